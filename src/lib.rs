@@ -1,0 +1,1 @@
+//! `chaos`: does a distributed system keep its promises while parts of it fail under load?

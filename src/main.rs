@@ -1,0 +1,3 @@
+//! The command line: parse, dispatch, print the error, exit.
+
+fn main() {}
