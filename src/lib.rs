@@ -1,1 +1,5 @@
 //! `chaos`: does a distributed system keep its promises while parts of it fail under load?
+
+pub mod evidence;
+pub mod plan;
+pub mod verdict;

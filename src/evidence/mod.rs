@@ -1,0 +1,66 @@
+//! What happened: events as they happen, records as they are collected, on disk and in memory.
+//!
+//! `run/` writes, `verdict/` and `report/` read; nothing here judges. Evidence is written before it
+//! is judged, so that a stored run can be judged again without the system.
+//!
+//! Read next: [`events`] (the closed [`Event`] enum), [`records`] (the closed set of kinds),
+//! [`folder`] (the run folder), then `verdict/mod.rs`.
+
+pub mod clock;
+pub mod events;
+pub mod folder;
+pub mod records;
+
+use std::collections::BTreeMap;
+
+pub use clock::RunClock;
+pub use events::{Event, Phase, Stamped, StopReason};
+pub use records::{
+    Call, CallEnd, DeadLetter, Delivery, Effect, Entry, EventRecord, Operation, Record, Saga,
+    SagaState, Sample, StepPhase, Transition, Version,
+};
+
+use crate::plan::SourceName;
+
+/// All evidence of a run, in memory. Records of one kind are in order of collection.
+#[derive(Clone, Debug, Default)]
+pub struct Evidence {
+    /// The event stream, in order.
+    pub events: Vec<Stamped>,
+    /// What the load did, in order of the intended start.
+    pub operations: Vec<Operation>,
+    /// Requests that entered links.
+    pub calls: Vec<Call>,
+    /// Claimed breaker states.
+    pub transitions: Vec<Transition>,
+    /// Sagas.
+    pub sagas: Vec<Saga>,
+    /// Committed facts.
+    pub committed: Vec<EventRecord>,
+    /// What consumers did.
+    pub effects: Vec<Effect>,
+    /// What consumers were handed.
+    pub deliveries: Vec<Delivery>,
+    /// What was given up on.
+    pub dead_letters: Vec<DeadLetter>,
+    /// Ledger lines.
+    pub entries: Vec<Entry>,
+    /// Versions of views.
+    pub versions: Vec<Version>,
+    /// Values of series, backlogs among them (series `backlog:NAME`).
+    pub samples: Vec<Sample>,
+    /// How the reading of each source went.
+    pub sources: BTreeMap<SourceName, SourceState>,
+}
+
+/// How the reading of a source went, over the whole run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourceState {
+    /// Rows that became records.
+    pub rows: u64,
+    /// Rows known to be missing: gaps in sequence numbers outside planned kill windows, rows that
+    /// the source had dropped before they were read.
+    pub lost: u64,
+    /// Why its reading ended before its end: "row 310: answered 503".
+    pub error: Option<String>,
+}

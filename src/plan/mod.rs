@@ -1,0 +1,131 @@
+//! What will happen: every name resolved, every default filled, every limit set.
+//!
+//! A [`Plan`] is a plain value. It is saved as `plan.json` before anything starts, is the same
+//! bytes for the same files, seed and version, and is all that `run/`, `verdict/` and `report/`
+//! know of the user's files. Ports, folders and pids are symbols here ([`Template`]); `run/` binds
+//! them. Planning does no I/O, reads no clock and draws nothing but from the seed.
+//!
+//! Read next: [`load`] and [`fault`] (what is done to the system), [`property`] (what must hold),
+//! [`system`] (what is there), then `run/mod.rs`.
+
+pub mod fault;
+pub mod load;
+pub mod names;
+pub mod property;
+pub mod quantity;
+pub mod system;
+pub mod template;
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use fault::{Direction, FaultEffect, FaultPlan, LinkEffect, ProcessEffect};
+pub use load::{Arrivals, JourneyPlan, LoadModel, LoadPlan, StepPlan};
+pub use names::*;
+pub use property::{Property, PropertyPlan, Window};
+pub use system::{BacklogPlan, Fetch, LinkPlan, ServicePlan, SourcePlan, SystemPlan};
+pub use template::{Part, Symbol, Template};
+
+/// The version of `plan.json`'s shape. Raised when an older `chaos` could misread a newer plan.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Where in the user's files something was declared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceRef {
+    /// The file as the user named it, relative to the working directory when it lies below it.
+    pub file: String,
+    /// Line, from 1.
+    pub line: u32,
+    /// Column, from 1.
+    pub column: u32,
+}
+
+impl fmt::Display for SourceRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.file, self.line, self.column)
+    }
+}
+
+/// Everything that will happen, and what must hold.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Plan {
+    /// [`FORMAT_VERSION`] of the `chaos` that wrote it.
+    pub format_version: u32,
+    /// The version of that `chaos`.
+    pub chaos_version: String,
+    /// The scenario's name: `payment-outage`.
+    pub name: String,
+    /// One line of what happens.
+    pub about: String,
+    /// The scenario file as the user named it.
+    pub scenario_file: String,
+    /// The system file as the scenario (or `--system`) names it.
+    pub system_file: String,
+    /// Splits into arrivals, feeds, think times, keys, fault starts and draws of the proxy.
+    pub seed: u64,
+    /// What is there and how to see it.
+    pub system: SystemPlan,
+    /// What is driven against it.
+    pub load: LoadPlan,
+    /// When the phases begin, from the start of the load.
+    pub phases: PhasesPlan,
+    /// What is broken, in order of start.
+    pub faults: Vec<FaultPlan>,
+    /// What must hold, in the order of the file; `stays-up` is always among them.
+    pub properties: Vec<PropertyPlan>,
+}
+
+/// The absolute time line, from the start of the load (T0). Draining follows `load_end`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct PhasesPlan {
+    /// When the warm-up ends and the baseline begins.
+    #[serde(with = "quantity::duration_serde")]
+    pub baseline_start: Duration,
+    /// When the baseline ends; faults are placed relative to it.
+    #[serde(with = "quantity::duration_serde")]
+    pub baseline_end: Duration,
+    /// When the last fault has ended and the recovery begins.
+    #[serde(with = "quantity::duration_serde")]
+    pub recovery_start: Duration,
+    /// When the load stops.
+    #[serde(with = "quantity::duration_serde")]
+    pub load_end: Duration,
+    /// How long the drain may take; zero when the scenario has none.
+    #[serde(with = "quantity::duration_serde")]
+    pub drain_within: Duration,
+    /// For how long all backlogs must be zero before the run counts as drained.
+    #[serde(with = "quantity::duration_serde")]
+    pub drain_quiet: Duration,
+}
+
+impl Plan {
+    /// The service of that name.
+    pub fn service(&self, name: &str) -> Option<&ServicePlan> {
+        self.system
+            .services
+            .iter()
+            .find(|service| service.name.as_str() == name)
+    }
+
+    /// The link of that name.
+    pub fn link(&self, name: &LinkName) -> Option<&LinkPlan> {
+        self.system.links.iter().find(|link| link.name == *name)
+    }
+
+    /// The fault of that name.
+    pub fn fault(&self, name: &FaultName) -> Option<&FaultPlan> {
+        self.faults.iter().find(|fault| fault.name == *name)
+    }
+
+    /// The evidence source of that name.
+    pub fn source(&self, name: &SourceName) -> Option<&SourcePlan> {
+        self.system
+            .evidence
+            .iter()
+            .find(|source| source.name == *name)
+    }
+}
