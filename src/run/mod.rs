@@ -1,0 +1,256 @@
+//! Making it happen: all effects of a run, and nothing that knows what would be good news.
+//!
+//! [`execute`] reads as the list of phases. Whatever happens in one of them, teardown follows, in
+//! one explicit function with its own deadline. Everything that happens is told to the journal
+//! before anything is made of it.
+//!
+//! Read next: `fleet` (services), `links` (proxies), `faults`, `collect`, `load_host`, `shutdown`.
+
+pub mod bindings;
+mod collect;
+mod drain;
+pub mod error;
+mod faults;
+mod fleet;
+pub mod journal;
+mod links;
+pub mod load_host;
+mod logs;
+pub mod ports;
+mod setup;
+pub mod shutdown;
+mod stage;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::evidence::folder::RunFolder;
+use crate::evidence::{Event, Phase, StopReason};
+use crate::plan::Plan;
+
+use bindings::Bindings;
+use collect::Reader;
+use collect::backlog::Backlog;
+use error::{RunError, RunErrorKind};
+use faults::Injector;
+use journal::Journal;
+use shutdown::Shutdown;
+use stage::Stage;
+
+/// How long services may take to stop at the end of a run.
+const TEARDOWN_GRACE: Duration = Duration::from_secs(3);
+
+/// What a run is given beside its plan.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Variables that every service gets: PATH, HOME, LANG, TZ as far as they are set.
+    pub environment: BTreeMap<String, String>,
+    /// A folder of the user's own for locks on ports.
+    pub locks: PathBuf,
+    /// A folder for the data of services; removed at the end.
+    pub data: PathBuf,
+    /// A secret for evidence endpoints.
+    pub token: String,
+    /// After everything was collected, keep the system until told to stop.
+    pub keep_running: bool,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Why it stopped.
+    pub reason: StopReason,
+    /// What kept it from being carried out, if anything did.
+    pub error: Option<RunError>,
+}
+
+/// Carries out a plan: boot, set-up, load and faults by the time line, drain, collection; then
+/// teardown, on every way out.
+pub async fn execute(
+    plan: Arc<Plan>,
+    options: Options,
+    folder: &RunFolder,
+    journal: Arc<Journal>,
+    shutdown: &Shutdown,
+) -> Ended {
+    let mut stage = None;
+    let result = tokio::select! {
+        result = phases(&plan, &options, folder, &journal, shutdown, &mut stage) => result,
+        why = shutdown.stopped() => Err(RunError::new(why, RunErrorKind::Stopped)),
+        why = cannot_write(&journal) => Err(RunError::world("write the run folder", why)),
+    };
+    let error = result.err();
+    let reason = match &error {
+        None => StopReason::Finished,
+        Some(error) if matches!(error.kind, RunErrorKind::Stopped) => shutdown.reason(),
+        Some(_) => StopReason::Failed,
+    };
+    if let Some(error) = &error {
+        let why = error.to_string();
+        journal.event_durable(Event::Stopping { reason, why });
+    }
+    teardown(stage, &options, &journal, shutdown).await;
+    let error = error.filter(|error| !matches!(error.kind, RunErrorKind::Stopped));
+    Ended { reason: reason.max(shutdown.reason()), error }
+}
+
+async fn cannot_write(journal: &Journal) -> String {
+    let mut failure = journal.failure();
+    match failure.wait_for(Option::is_some).await {
+        Ok(why) => why.clone().unwrap_or_default(),
+        Err(_) => std::future::pending().await,
+    }
+}
+
+async fn phases(
+    plan: &Arc<Plan>,
+    options: &Options,
+    folder: &RunFolder,
+    journal: &Arc<Journal>,
+    shutdown: &Shutdown,
+    place: &mut Option<Stage>,
+) -> Result<(), RunError> {
+    start_phase(journal, Phase::Boot, Duration::ZERO);
+    let stage = place.insert(Stage::new(plan, options, folder, journal, shutdown).await?);
+    stage.start_proxy().await?;
+    stage.start_links().await?;
+    stage.fleet()?.boot().await?;
+    let feeds =
+        setup::set_up(plan, &stage.bindings, &stage.client, journal).await?;
+    stage.start_worker(feeds).await?;
+
+    let readers = Reader::all(&stage.context).map_err(|error| RunError::world("read evidence", error))?;
+    let backlogs = Backlog::all(&stage.context).map_err(|error| RunError::world("read backlogs", error))?;
+    let watching = CancellationToken::new();
+    let (polled, at_end): (Vec<_>, Vec<_>) = readers.into_iter().partition(Reader::is_polled);
+    let mut pollers = JoinSet::new();
+    for reader in polled {
+        pollers.spawn(reader.poll(Arc::clone(&stage.context), watching.clone()));
+    }
+
+    let watch_backlogs = drain::watch(&stage.context, &backlogs, watching.clone());
+    let load = async {
+        let result = drive(plan, journal, stage).await;
+        watching.cancel();
+        result
+    };
+    let ((), load) = tokio::join!(watch_backlogs, load);
+    load?;
+
+    start_phase(journal, Phase::Drain, plan.phases.drain_within);
+    if plan.phases.drain_within > Duration::ZERO {
+        drain::drain(&stage.context, &backlogs).await;
+    }
+    start_phase(journal, Phase::Collect, Duration::ZERO);
+    stage.stop_watching_links().await;
+    let mut readers = pollers.join_all().await;
+    readers.extend(at_end);
+    journal.flush();
+    for reader in readers {
+        reader.finish(&stage.context).await;
+    }
+    if options.keep_running {
+        journal.event(Event::Note { text: "the system keeps running until Ctrl-C".into() });
+        std::future::pending::<()>().await;
+    }
+    Ok(())
+}
+
+/// Load and faults by the time line, from T0 to the worker's last word.
+async fn drive(plan: &Plan, journal: &Arc<Journal>, stage: &mut Stage) -> Result<(), RunError> {
+    let t0_ns = stage.start_load().await?;
+    let injector = Injector {
+        links: Arc::clone(&stage.links),
+        fleet: stage.fleet()?,
+        journal: Arc::clone(journal),
+        t0_ns,
+    };
+    let mut faults = JoinSet::new();
+    for fault in &plan.faults {
+        faults.spawn(injector.clone().inject(fault.clone()));
+    }
+    let phases = plan.phases;
+    let time_line = [
+        (Phase::WarmUp, Duration::ZERO, phases.baseline_start),
+        (Phase::Baseline, phases.baseline_start, phases.baseline_end),
+        (Phase::Faults, phases.baseline_end, phases.recovery_start),
+        (Phase::Recovery, phases.recovery_start, phases.load_end),
+    ];
+    for (phase, from, to) in time_line {
+        if from < to {
+            injector.sleep_until(from).await;
+            start_phase(journal, phase, to - from);
+        }
+    }
+    injector.sleep_until(phases.load_end).await;
+    // A fault that is still being lifted belongs to the run: what it hurts must be seen.
+    while faults.join_next().await.is_some() {}
+    stage.finish_load().await
+}
+
+fn start_phase(journal: &Journal, phase: Phase, lasts: Duration) {
+    let planned_ms = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX);
+    journal.event_durable(Event::PhaseStarted { phase, planned_ms });
+}
+
+/// Stops everything that was started, whatever state it is in.
+async fn teardown(
+    stage: Option<Stage>,
+    options: &Options,
+    journal: &Journal,
+    shutdown: &Shutdown,
+) {
+    start_phase(journal, Phase::Teardown, Duration::ZERO);
+    let begun_ns = journal.now_ns();
+    let mut left = match stage {
+        Some(stage) => stage.tear_down(TEARDOWN_GRACE, shutdown).await,
+        None => Vec::new(),
+    };
+    if let Err(error) = remove_data(&options.data) {
+        left.push(format!("folder `{}`: {error}", options.data.display()));
+    }
+    let took_ms = (journal.now_ns() - begun_ns) / 1_000_000;
+    journal.event_durable(Event::TeardownFinished { left, took_ms });
+    journal.flush();
+}
+
+fn remove_data(data: &std::path::Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(data) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// A path that executes this very binary for as long as this process lives, also after a rebuild.
+pub fn own_executable() -> String {
+    format!("/proc/{}/exe", std::process::id())
+}
+
+/// The bindings of a run, once its ports are known.
+fn bind(plan: &Plan, options: &Options, run_id: &str, ports: &ports::Ports) -> Bindings {
+    let links = plan.system.links.iter().map(|link| {
+        let listen = link.listen.clone().unwrap_or_else(|| {
+            let port = ports.get(&link.name.alias());
+            format!("127.0.0.1:{}", port.expect("every link has a port"))
+        });
+        (link.name.clone(), listen)
+    });
+    let service_ports = bindings::wanted_ports(plan).into_iter().map(|(service, port, _)| {
+        let number = ports.get(&format!("{service}.{port}"));
+        ((service, port), number.expect("every declared port has a number"))
+    });
+    Bindings {
+        run_id: run_id.to_owned(),
+        token: options.token.clone(),
+        chaos: own_executable(),
+        environment: plan.system.environment.clone(),
+        ports: service_ports.collect(),
+        links: links.collect(),
+        data: options.data.clone(),
+    }
+}
