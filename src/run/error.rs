@@ -34,9 +34,6 @@ pub enum RunErrorKind {
     /// The run folder could not be written.
     #[error("{0}")]
     Folder(#[from] crate::evidence::folder::FolderError),
-    /// The run was told to stop meanwhile.
-    #[error("stopped")]
-    Stopped,
 }
 
 fn tail(lines: &[String]) -> String {

@@ -15,6 +15,7 @@ mod fleet;
 pub mod journal;
 mod links;
 pub mod load_host;
+pub mod leftovers;
 mod logs;
 pub mod ports;
 mod setup;
@@ -26,6 +27,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -36,11 +38,11 @@ use crate::plan::Plan;
 use bindings::Bindings;
 use collect::Reader;
 use collect::backlog::Backlog;
-use error::{RunError, RunErrorKind};
+use error::RunError;
 use faults::Injector;
 use journal::Journal;
 use shutdown::Shutdown;
-use stage::Stage;
+use stage::{Stage, TakenPorts};
 
 /// How long services may take to stop at the end of a run.
 const TEARDOWN_GRACE: Duration = Duration::from_secs(3);
@@ -79,24 +81,25 @@ pub async fn execute(
     shutdown: &Shutdown,
 ) -> Ended {
     let mut stage = None;
-    let result = tokio::select! {
-        result = phases(&plan, &options, folder, &journal, shutdown, &mut stage) => result,
-        why = shutdown.stopped() => Err(RunError::new(why, RunErrorKind::Stopped)),
-        why = cannot_write(&journal) => Err(RunError::world("write the run folder", why)),
-    };
-    let error = result.err();
-    let reason = match &error {
-        None => StopReason::Finished,
-        Some(error) if matches!(error.kind, RunErrorKind::Stopped) => shutdown.reason(),
-        Some(_) => StopReason::Failed,
+    let (lost, mut is_lost) = mpsc::channel(1);
+    let error = tokio::select! {
+        result = phases(&plan, &options, folder, &journal, lost, &mut stage) => result.err(),
+        Some(what) = is_lost.recv() => Some(RunError::world("keep the run going", what)),
+        why = cannot_write(&journal) => Some(RunError::world("write the run folder", why)),
+        _ = shutdown.requested() => None,
     };
     if let Some(error) = &error {
-        let why = error.to_string();
-        journal.event_durable(Event::Stopping { reason, why });
+        shutdown.request(StopReason::Failed);
+        stopping(&journal, StopReason::Failed, error.to_string());
+    } else if let Some(reason) = shutdown.reason() {
+        stopping(&journal, reason, "told to stop by a signal".into());
     }
     teardown(stage, &options, &journal, shutdown).await;
-    let error = error.filter(|error| !matches!(error.kind, RunErrorKind::Stopped));
-    Ended { reason: reason.max(shutdown.reason()), error }
+    Ended { reason: shutdown.reason().unwrap_or(StopReason::Finished), error }
+}
+
+fn stopping(journal: &Journal, reason: StopReason, why: String) {
+    journal.event_durable(Event::Stopping { reason, why });
 }
 
 async fn cannot_write(journal: &Journal) -> String {
@@ -112,14 +115,14 @@ async fn phases(
     options: &Options,
     folder: &RunFolder,
     journal: &Arc<Journal>,
-    shutdown: &Shutdown,
+    lost: mpsc::Sender<String>,
     place: &mut Option<Stage>,
 ) -> Result<(), RunError> {
     start_phase(journal, Phase::Boot, Duration::ZERO);
-    let stage = place.insert(Stage::new(plan, options, folder, journal, shutdown).await?);
+    let stage = place.insert(Stage::new(plan, options, folder, journal, lost).await?);
     stage.start_proxy().await?;
     stage.start_links().await?;
-    stage.fleet()?.boot().await?;
+    stage.fleet().boot().await?;
     let feeds =
         setup::set_up(plan, &stage.bindings, &stage.client, journal).await?;
     stage.start_worker(feeds).await?;
@@ -166,7 +169,7 @@ async fn drive(plan: &Plan, journal: &Arc<Journal>, stage: &mut Stage) -> Result
     let t0_ns = stage.start_load().await?;
     let injector = Injector {
         links: Arc::clone(&stage.links),
-        fleet: stage.fleet()?,
+        fleet: stage.fleet(),
         journal: Arc::clone(journal),
         t0_ns,
     };
@@ -232,17 +235,16 @@ pub fn own_executable() -> String {
 }
 
 /// The bindings of a run, once its ports are known.
-fn bind(plan: &Plan, options: &Options, run_id: &str, ports: &ports::Ports) -> Bindings {
+fn bind(plan: &Plan, options: &Options, run_id: &str, ports: &TakenPorts) -> Bindings {
     let links = plan.system.links.iter().map(|link| {
         let listen = link.listen.clone().unwrap_or_else(|| {
-            let port = ports.get(&link.name.alias());
-            format!("127.0.0.1:{}", port.expect("every link has a port"))
+            format!("127.0.0.1:{}", ports[&link.name.alias()].number())
         });
         (link.name.clone(), listen)
     });
     let service_ports = bindings::wanted_ports(plan).into_iter().map(|(service, port, _)| {
-        let number = ports.get(&format!("{service}.{port}"));
-        ((service, port), number.expect("every declared port has a number"))
+        let number = ports[&format!("{service}.{port}")].number();
+        ((service, port), number)
     });
     Bindings {
         run_id: run_id.to_owned(),

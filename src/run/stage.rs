@@ -2,6 +2,7 @@
 //!
 //! Filled step by step by `run::phases`; [`Stage::tear_down`] copes with every state in between.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +28,7 @@ use super::fleet::{Fleet, FleetParts};
 use super::journal::Journal;
 use super::links::Links;
 use super::load_host::LoadHost;
-use super::ports::Ports;
+use super::ports::{HeldPort, Ports};
 use super::shutdown::Shutdown;
 use super::{Options, bind, own_executable};
 
@@ -47,7 +48,7 @@ pub(crate) struct Stage {
     plan: Arc<Plan>,
     journal: Arc<Journal>,
     keeper: Arc<Keeper>,
-    ports: Ports,
+    ports: TakenPorts,
     logs: PathBuf,
     fleet: Arc<Fleet>,
     host: Option<LoadHost>,
@@ -56,4 +57,170 @@ pub(crate) struct Stage {
     pub(crate) bindings: Arc<Bindings>,
     pub(crate) links: Arc<Links>,
     pub(crate) context: Arc<Context>,
+}
+
+impl Stage {
+    /// Takes the ports and starts the keeper.
+    pub(crate) async fn new(
+        plan: &Arc<Plan>,
+        options: &Options,
+        folder: &RunFolder,
+        journal: &Arc<Journal>,
+        lost: mpsc::Sender<String>,
+    ) -> Result<Self, RunError> {
+        super::ports::raise_descriptor_limit();
+        let ports = take_ports(plan, options)?;
+        let bindings = Arc::new(bind(plan, options, folder.run_id(), &ports));
+        let client = collect::http::client()
+            .map_err(|error| RunError::world("make an HTTP client", error.to_string()))?;
+        let keeper = KeeperOptions {
+            executable: "/proc/self/exe".into(),
+            run_id: folder.run_id().to_owned(),
+            log: folder.logs().join("keeper.log"),
+            at_eof: Vec::new(),
+        };
+        let (keeper, changes) = Keeper::start(keeper)
+            .await
+            .map_err(|error| RunError::world("start the keeper", error.to_string()))?;
+        let keeper = Arc::new(keeper);
+        let api = format!("127.0.0.1:{}", ports[PROXY_API].number());
+        let proxy = Client::new(&format!("http://{api}"))
+            .map_err(|error| RunError::new("reach the proxy", error))?;
+        let links = Arc::new(Links::new(proxy, Arc::clone(plan), Arc::clone(journal)));
+        let fleet = Arc::new(Fleet::new(FleetParts {
+            keeper: Arc::clone(&keeper),
+            plan: Arc::clone(plan),
+            bindings: Arc::clone(&bindings),
+            journal: Arc::clone(journal),
+            links: Arc::clone(&links),
+            client: client.clone(),
+            logs: folder.logs(),
+            environment: options.environment.clone(),
+        }));
+        tokio::spawn(Arc::clone(&fleet).listen(changes, lost));
+        let context = Arc::new(Context {
+            plan: Arc::clone(plan),
+            bindings: Arc::clone(&bindings),
+            journal: Arc::clone(journal),
+            client: client.clone(),
+            logs: folder.logs(),
+            operations: folder.file("records/operation.jsonl"),
+        });
+        Ok(Self {
+            plan: Arc::clone(plan),
+            journal: Arc::clone(journal),
+            keeper,
+            ports,
+            logs: folder.logs(),
+            fleet,
+            host: None,
+            watching_links: None,
+            client,
+            bindings,
+            links,
+            context,
+        })
+    }
+
+    /// The services.
+    pub(crate) fn fleet(&self) -> Arc<Fleet> {
+        Arc::clone(&self.fleet)
+    }
+
+    /// Starts the proxy and waits until it answers.
+    pub(crate) async fn start_proxy(&self) -> Result<(), RunError> {
+        let port = self.ports[PROXY_API].number();
+        let argv = ["proxy", "--port", &port.to_string(), "--seed", &self.plan.seed.to_string(), "--end-at-eof"];
+        self.spawn_own("@proxy", &argv, Vec::new()).await?;
+        let version = timeout(PROXY_WITHIN, async {
+            loop {
+                match self.links.version().await {
+                    Ok(version) => return version,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+                }
+            }
+        });
+        let version = version
+            .await
+            .map_err(|_| RunError::world("start the proxy", "it does not answer"))?;
+        self.journal.event(Event::ProxyReady { version, embedded: true });
+        Ok(())
+    }
+
+    /// Creates the proxy of every link and begins to watch them.
+    pub(crate) async fn start_links(&mut self) -> Result<(), RunError> {
+        self.links
+            .create(&self.bindings)
+            .await
+            .map_err(|error| RunError::new("create the proxies of the links", error))?;
+        let stop = CancellationToken::new();
+        let watch = tokio::spawn(Arc::clone(&self.links).watch(stop.clone()));
+        self.watching_links = Some((stop, watch));
+        Ok(())
+    }
+
+    /// Reads the rest of the request log.
+    pub(crate) async fn stop_watching_links(&mut self) {
+        if let Some((stop, watch)) = self.watching_links.take() {
+            stop.cancel();
+            // A watcher that panicked has said so; its records are what they are.
+            let _ = timeout(Duration::from_secs(10), watch).await;
+        }
+    }
+
+    async fn spawn_own(
+        &self,
+        id: &str,
+        arguments: &[&str],
+        environment: Vec<(String, String)>,
+    ) -> Result<(), RunError> {
+        let mut argv = vec![own_executable()];
+        argv.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        let spec = SpawnSpec {
+            process: ProcessId::from(id),
+            argv,
+            env: environment.into_iter().collect(),
+            dir: std::path::PathBuf::from("/"),
+            log: self.logs.join(format!("{}.log", id.trim_start_matches('@'))),
+            nice: 0,
+            stdin: Stdin::Held,
+        };
+        let attempt = format!("start the {}", id.trim_start_matches('@'));
+        self.fleet.spawn_spec(spec, &attempt).await.map(drop)
+    }
+
+    /// Starts the worker and waits until its users are ready.
+    pub(crate) async fn start_worker(&mut self, feeds: Vec<FeedPlan>) -> Result<(), RunError> {
+        let attempt = "start the worker";
+        let assignment = self.assignment(feeds);
+        let host = LoadHost::start(assignment)
+            .await
+            .map_err(|error| RunError::world(attempt, error.to_string()))?;
+        let environment = vec![(crate::load::wire::TOKEN_VARIABLE.to_owned(), host.token().to_owned())];
+        self.spawn_own("@worker", &["worker", "--connect", host.url()], environment).await?;
+        let ready = host.wait_ready(WORKER_WITHIN).await;
+        self.host = Some(host);
+        ready.map(drop).map_err(|error| RunError::world(attempt, error.to_string()))
+    }
+}
+
+/// The ports of a run, by what they are for: `orders.http`, `orders..bus`, [`PROXY_API`].
+pub(crate) type TakenPorts = BTreeMap<String, HeldPort>;
+
+fn take_ports(plan: &Plan, options: &Options) -> Result<TakenPorts, RunError> {
+    let attempt = "take the ports of the run";
+    let failed = |error: super::ports::PortError| RunError::world(attempt, error.to_string());
+    let mut ports = Ports::new(&options.locks).map_err(failed)?;
+    let mut taken = BTreeMap::from([(PROXY_API.to_owned(), ports.free().map_err(failed)?)]);
+    for (service, port, pinned) in wanted_ports(plan) {
+        let held = match pinned {
+            Some(number) => ports.pinned(number),
+            None => ports.free(),
+        };
+        taken.insert(format!("{service}.{port}"), held.map_err(failed)?);
+    }
+    for link in plan.system.links.iter().filter(|link| link.listen.is_none()) {
+        taken.insert(link.name.alias(), ports.free().map_err(failed)?);
+    }
+    Ok(taken)
 }
