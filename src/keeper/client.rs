@@ -324,7 +324,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 async fn sweep_strays(run_id: String) -> Vec<i32> {
     let sweeping = tokio::task::spawn_blocking(move || sweep(&run_id, SWEEP_DEADLINE));
-    sweeping.await.unwrap_or_default()
+    sweeping.await.unwrap_or_default().left
 }
 
 fn launch(options: &KeeperOptions) -> io::Result<(UnixStream, tokio::process::Child)> {

@@ -23,7 +23,7 @@ mod spawn;
 mod system;
 
 pub use client::{Keeper, KeeperError, KeeperOptions, Stopped};
-pub use processes::{listening_on, sweep};
+pub use processes::{Swept, listening_on, sweep};
 pub use protocol::{Change, ChangeKind, End, ProcessId, Signal, SpawnSpec, Spawned, Stdin};
 pub use server::{ServeError, ServeOptions, serve};
 

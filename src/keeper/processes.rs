@@ -38,29 +38,38 @@ pub(super) fn descendants(ancestor: Pid) -> Vec<Pid> {
     found
 }
 
+/// What a [`sweep`] found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// How many processes were killed.
+    pub killed: usize,
+    /// Pids that were still there at the deadline; empty unless the kernel or another user holds
+    /// them.
+    pub left: Vec<i32>,
+}
+
 /// Kills every process that carries this run's `CHAOS_RUN`, itself and its own ancestors excepted,
 /// and waits for their end. For when the keeper is gone: what it had adopted is found no other
-/// way.
-///
-/// Blocks for at most `deadline`; returns the pids that were still there then.
+/// way. Blocks for at most `deadline`.
 #[must_use]
-pub fn sweep(run_id: &str, deadline: Duration) -> Vec<i32> {
+pub fn sweep(run_id: &str, deadline: Duration) -> Swept {
     let end = now_mono_ns().saturating_add(u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX));
+    let mut killed = 0;
     loop {
         let strays = carrying(run_id);
-        if strays.is_empty() {
-            return Vec::new();
-        }
         for (_, handle) in &strays {
             // Fails only for one that just ended or is not ours to kill; the next look tells.
             let _ = pidfd_send_signal(handle, Signal::KILL);
         }
-        if !wait_for_ends(&strays, end) {
-            return strays
+        let all_ended = wait_for_ends(&strays, end);
+        if strays.is_empty() || !all_ended || now_mono_ns() > end {
+            let left = strays
                 .into_iter()
                 .map(|(pid, _)| pid.as_raw_pid())
                 .collect();
+            return Swept { killed, left };
         }
+        killed += strays.len();
     }
 }
 
@@ -217,7 +226,10 @@ mod tests {
 
     #[test]
     fn sweep_of_a_run_that_nobody_carries_ends_at_once() {
-        assert!(sweep("no-such-run", Duration::from_secs(5)).is_empty());
+        assert_eq!(
+            sweep("no-such-run", Duration::from_secs(5)),
+            Swept::default()
+        );
     }
 
     #[test]

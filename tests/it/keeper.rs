@@ -219,7 +219,7 @@ async fn killed_keeper_takes_its_children_along_and_a_sweep_finds_the_rest() {
     );
     let lost = bench.keeper.spawn(bench.spec("late", &[])).await;
     assert!(matches!(lost, Err(KeeperError::Lost(_))), "{lost:?}");
-    assert_eq!(sweep(&bench.run_id, SOON), Vec::<i32>::new());
+    assert_eq!(sweep(&bench.run_id, SOON).left, Vec::<i32>::new());
     eventually_dead(&pids);
 }
 
@@ -338,7 +338,7 @@ async fn children_get_their_environment_their_run_and_three_descriptors() {
 #[tokio::test]
 async fn children_start_with_no_signal_blocked_or_ignored() {
     let bench = Bench::start().await;
-    // A shell, because the Rust runtime itself ignores SIGPIPE before `main`.
+    // Not the fixture: the Rust runtime itself ignores SIGPIPE before `main`.
     let mut spec = bench.spec("child", &[]);
     spec.argv = ["/bin/cat", "/proc/self/status"].map(str::to_owned).into();
     bench.keeper.spawn(spec).await.expect("a process");
