@@ -31,8 +31,6 @@ const CONFIRM_EVERY: Duration = Duration::from_millis(5);
 const REQUESTS_EVERY: Duration = Duration::from_millis(250);
 /// How often counters are read.
 const STATS_EVERY: Duration = Duration::from_secs(1);
-/// Rows of the request log that are asked for at once.
-const REQUEST_ROWS: usize = 10_000;
 /// The name under which the reading of the request log is reported.
 pub(crate) const REQUEST_LOG: &str = "request-log";
 
@@ -65,6 +63,11 @@ impl Links {
         let links = plan.system.links.iter();
         let names = links.map(|link| (link.name.alias(), link.name.clone())).collect();
         Self { client, plan, journal, state: Mutex::default(), names }
+    }
+
+    /// The version of the proxy, once it answers.
+    pub(crate) async fn version(&self) -> Result<String, ClientError> {
+        self.client.version().await
     }
 
     /// Creates the proxy of every link. They refuse until their callee listens.
@@ -207,8 +210,9 @@ impl Links {
             let faults = state.toxics.get(link).into_iter().flat_map(BTreeMap::values);
             let set: Vec<Toxic> = faults.flatten().cloned().collect();
             let set = self.client.set_toxics(&link.alias(), &set).await;
-            let generation = set.map_err(|error| error.to_string())?.generation;
-            generations.insert(link.alias(), generation);
+            if let Some(generation) = set.map_err(|error| error.to_string())? {
+                generations.insert(link.alias(), generation);
+            }
         }
         self.confirm(links, &generations).await
     }
@@ -271,30 +275,32 @@ impl Links {
         });
     }
 
+    /// Reads the log up to now; `to_the_end` adds the requests that are still open.
     async fn read_requests(&self, log: &mut RequestLog, to_the_end: bool) {
-        loop {
-            let read = self.client.requests(log.next, REQUEST_ROWS, to_the_end).await;
-            let read = match read {
-                Ok(read) => read,
-                Err(error) => {
-                    log.error = Some(error.to_string());
-                    return;
-                }
-            };
-            log.error = None;
-            log.lost += read.lost;
-            let count = read.rows.len();
-            for row in read.rows {
-                log.rows += 1;
-                if let Some(call) = self.call(row) {
-                    self.journal.record(Record::Call(call));
-                }
-            }
-            log.next = read.next;
-            if count < REQUEST_ROWS {
-                return;
-            }
+        while self.read_page(log, false).await > 0 {}
+        if to_the_end {
+            self.read_page(log, true).await;
         }
+    }
+
+    /// Reads a page of the log; says how many rows it had.
+    async fn read_page(&self, log: &mut RequestLog, open_too: bool) -> usize {
+        let page = match self.client.requests(log.next, open_too).await {
+            Ok(page) => page,
+            Err(error) => {
+                log.error = Some(error.to_string());
+                return 0;
+            }
+        };
+        log.error = None;
+        log.lost += page.lost;
+        log.next = page.next;
+        log.rows += page.rows.len() as u64;
+        let count = page.rows.len();
+        for call in page.rows.into_iter().filter_map(|row| self.call(row)) {
+            self.journal.record(Record::Call(call));
+        }
+        count
     }
 
     fn call(&self, row: RequestRow) -> Option<Call> {
