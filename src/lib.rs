@@ -14,4 +14,5 @@ pub mod keeper;
 pub mod plan;
 pub mod run;
 pub mod terminal;
+pub mod toxiproxy;
 pub mod verdict;
