@@ -11,6 +11,7 @@ pub mod cli;
 pub mod evidence;
 pub mod exit;
 pub mod keeper;
+pub mod load;
 pub mod plan;
 pub mod run;
 pub mod terminal;

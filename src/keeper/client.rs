@@ -93,7 +93,7 @@ type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Answer>>>>;
 pub struct Keeper {
     run_id: String,
     pid: i32,
-    process: tokio::process::Child,
+    process: tokio::sync::Mutex<tokio::process::Child>,
     writer: tokio::sync::Mutex<OwnedWriteHalf>,
     seq: AtomicU64,
     waiting: Waiting,
@@ -139,7 +139,7 @@ impl Keeper {
         let keeper = Keeper {
             run_id: options.run_id,
             pid,
-            process,
+            process: tokio::sync::Mutex::new(process),
             writer: tokio::sync::Mutex::new(write),
             seq: AtomicU64::new(0),
             waiting,
@@ -252,7 +252,7 @@ impl Keeper {
     /// Stops everything: SIGTERM to all, SIGKILL to those who are still there after the grace, and
     /// then the keeper itself. Bounded by the grace plus a few seconds; finds the strays by their
     /// environment when the keeper is gone.
-    pub async fn stop(mut self, grace: Duration) -> Stopped {
+    pub async fn stop(&self, grace: Duration) -> Stopped {
         for process in self.living().into_keys() {
             // Whoever ended meanwhile needs no signal; whoever is frozen cannot see one.
             let _ = self.signal(&process, Signal::Term).await;
@@ -265,10 +265,11 @@ impl Keeper {
             self.living().into_keys().collect()
         };
         let down = self.ask_down(Request::Quit).await;
-        if timeout(END_DEADLINE, self.process.wait()).await.is_err() {
+        let mut process = self.process.lock().await;
+        if timeout(END_DEADLINE, process.wait()).await.is_err() {
             // Its children die with it.
-            let _ = self.process.start_kill();
-            let _ = timeout(END_DEADLINE, self.process.wait()).await;
+            let _ = process.start_kill();
+            let _ = timeout(END_DEADLINE, process.wait()).await;
         }
         let left = match down {
             Ok(left) => left,

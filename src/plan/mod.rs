@@ -9,6 +9,7 @@
 //! [`system`] (what is there), then `run/mod.rs`.
 
 pub mod fault;
+pub mod jq;
 pub mod load;
 pub mod names;
 pub mod property;

@@ -60,7 +60,8 @@ impl Injector {
         self.journal.event_durable(Event::FaultFailed { fault: fault.name.clone(), why });
     }
 
-    async fn sleep_until(&self, offset: Duration) {
+    /// Waits until an offset from T0.
+    pub(crate) async fn sleep_until(&self, offset: Duration) {
         let due_ns = self.t0_ns + u64::try_from(offset.as_nanos()).unwrap_or(u64::MAX);
         let left = due_ns.saturating_sub(self.journal.now_ns());
         tokio::time::sleep(Duration::from_nanos(left)).await;

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::evidence::Event;
-use crate::keeper::client::Keeper;
+use crate::keeper::Keeper;
 use crate::keeper::protocol::{Change, ChangeKind, End, ProcessId, Signal, SpawnSpec, Stdin};
 use crate::plan::system::{FileHow, Ready};
 use crate::plan::{Plan, ServiceName, ServicePlan};

@@ -15,6 +15,7 @@ mod fleet;
 pub mod journal;
 mod links;
 pub mod load_host;
+mod load_log;
 pub mod leftovers;
 mod logs;
 pub mod ports;
@@ -127,16 +128,17 @@ async fn phases(
         setup::set_up(plan, &stage.bindings, &stage.client, journal).await?;
     stage.start_worker(feeds).await?;
 
-    let readers = Reader::all(&stage.context).map_err(|error| RunError::world("read evidence", error))?;
-    let backlogs = Backlog::all(&stage.context).map_err(|error| RunError::world("read backlogs", error))?;
+    let context = Arc::clone(&stage.context);
+    let readers = Reader::all(&context).map_err(|error| RunError::world("read evidence", error))?;
+    let backlogs = Backlog::all(&context).map_err(|error| RunError::world("read backlogs", error))?;
     let watching = CancellationToken::new();
     let (polled, at_end): (Vec<_>, Vec<_>) = readers.into_iter().partition(Reader::is_polled);
     let mut pollers = JoinSet::new();
     for reader in polled {
-        pollers.spawn(reader.poll(Arc::clone(&stage.context), watching.clone()));
+        pollers.spawn(reader.poll(Arc::clone(&context), watching.clone()));
     }
 
-    let watch_backlogs = drain::watch(&stage.context, &backlogs, watching.clone());
+    let watch_backlogs = drain::watch(&context, &backlogs, watching.clone());
     let load = async {
         let result = drive(plan, journal, stage).await;
         watching.cancel();
@@ -147,7 +149,7 @@ async fn phases(
 
     start_phase(journal, Phase::Drain, plan.phases.drain_within);
     if plan.phases.drain_within > Duration::ZERO {
-        drain::drain(&stage.context, &backlogs).await;
+        drain::drain(&context, &backlogs).await;
     }
     start_phase(journal, Phase::Collect, Duration::ZERO);
     stage.stop_watching_links().await;
@@ -155,7 +157,7 @@ async fn phases(
     readers.extend(at_end);
     journal.flush();
     for reader in readers {
-        reader.finish(&stage.context).await;
+        reader.finish(&context).await;
     }
     if options.keep_running {
         journal.event(Event::Note { text: "the system keeps running until Ctrl-C".into() });
@@ -173,6 +175,14 @@ async fn drive(plan: &Plan, journal: &Arc<Journal>, stage: &mut Stage) -> Result
         journal: Arc::clone(journal),
         t0_ns,
     };
+    let time_line = follow_time_line(plan, journal, injector);
+    let ((), load) = tokio::join!(time_line, stage.take_load());
+    load
+}
+
+/// Phases and faults, each at its planned instant. Returns when the load has come to its planned
+/// end and every fault is lifted: what a late one hurts must be seen.
+async fn follow_time_line(plan: &Plan, journal: &Journal, injector: Injector) {
     let mut faults = JoinSet::new();
     for fault in &plan.faults {
         faults.spawn(injector.clone().inject(fault.clone()));
@@ -191,9 +201,7 @@ async fn drive(plan: &Plan, journal: &Arc<Journal>, stage: &mut Stage) -> Result
         }
     }
     injector.sleep_until(phases.load_end).await;
-    // A fault that is still being lifted belongs to the run: what it hurts must be seen.
     while faults.join_next().await.is_some() {}
-    stage.finish_load().await
 }
 
 fn start_phase(journal: &Journal, phase: Phase, lasts: Duration) {

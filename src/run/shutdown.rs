@@ -127,10 +127,10 @@ mod tests {
 
     #[test]
     fn second_signal_of_any_kind_is_urgent_and_keeps_the_name_of_the_first() {
-        use StopReason::{Interrupt, SecondInterrupt, SecondTerminate, Terminate, WorkerLost};
+        use StopReason::{Interrupt, SecondInterrupt, SecondTerminate, Terminate, Failed};
         let cases = [
             (None, Interrupt, Interrupt),
-            (Some(WorkerLost), Terminate, Terminate),
+            (Some(Failed), Terminate, Terminate),
             (Some(Interrupt), Interrupt, SecondInterrupt),
             (Some(Interrupt), Terminate, SecondInterrupt),
             (Some(Terminate), Interrupt, SecondTerminate),

@@ -7,16 +7,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::evidence::folder::RunFolder;
-use crate::evidence::{Event, StopReason};
-use crate::keeper::client::{Keeper, KeeperOptions};
+use crate::evidence::clock::mono_ns;
+use crate::evidence::{Event, Phase};
+use crate::keeper::{Keeper, KeeperOptions};
 use crate::keeper::protocol::{ProcessId, SpawnSpec, Stdin};
-use crate::load::wire::Assignment;
+use crate::load::wire::{Assignment, PhaseSpan};
 use crate::plan::Plan;
 use crate::plan::load::FeedPlan;
 use crate::toxiproxy::client::Client;
@@ -27,7 +29,8 @@ use super::error::RunError;
 use super::fleet::{Fleet, FleetParts};
 use super::journal::Journal;
 use super::links::Links;
-use super::load_host::LoadHost;
+use super::load_host::{LoadHost, LoadMessage};
+use super::load_log::LoadLog;
 use super::ports::{HeldPort, Ports};
 use super::shutdown::Shutdown;
 use super::{Options, bind, own_executable};
@@ -38,6 +41,8 @@ const PROXY_WITHIN: Duration = Duration::from_secs(10);
 const WORKER_WITHIN: Duration = Duration::from_secs(30);
 /// The load begins this long after it was asked for, so that the worker can get ready for T0.
 const T0_LEAD: Duration = Duration::from_millis(100);
+/// A ticket that found no free user for this long is dropped and counted.
+const TICKET_DEADLINE: Duration = Duration::from_secs(1);
 /// How long one step of teardown may take beside the services' grace.
 const STEP_WITHIN: Duration = Duration::from_millis(700);
 /// Ports beside those of links and services.
@@ -52,6 +57,7 @@ pub(crate) struct Stage {
     logs: PathBuf,
     fleet: Arc<Fleet>,
     host: Option<LoadHost>,
+    log: LoadLog,
     watching_links: Option<(CancellationToken, JoinHandle<()>)>,
     pub(crate) client: reqwest::Client,
     pub(crate) bindings: Arc<Bindings>,
@@ -114,6 +120,7 @@ impl Stage {
             logs: folder.logs(),
             fleet,
             host: None,
+            log: LoadLog::new(folder.clone()),
             watching_links: None,
             client,
             bindings,
@@ -202,6 +209,116 @@ impl Stage {
         self.host = Some(host);
         ready.map(drop).map_err(|error| RunError::world(attempt, error.to_string()))
     }
+
+    fn assignment(&self, feeds: Vec<FeedPlan>) -> Assignment {
+        let phases = self.plan.phases;
+        let spans = [
+            (Phase::WarmUp, Duration::ZERO),
+            (Phase::Baseline, phases.baseline_start),
+            (Phase::Faults, phases.baseline_end),
+            (Phase::Recovery, phases.recovery_start),
+        ];
+        let mut load = self.plan.load.clone();
+        load.feeds = feeds;
+        let targets = load.journeys.iter().map(|journey| {
+            (journey.link.clone(), format!("http://{}", self.bindings.links[&journey.link]))
+        });
+        let mut symbols: BTreeMap<String, Value> = self
+            .bindings
+            .environment
+            .iter()
+            .map(|(name, value)| (format!("env:{name}"), value.clone().into()))
+            .collect();
+        symbols.insert("run:id".into(), self.bindings.run_id.clone().into());
+        symbols.insert("run:token".into(), self.bindings.token.clone().into());
+        Assignment {
+            seed: self.plan.seed,
+            targets: targets.collect(),
+            load,
+            symbols,
+            clock: self.journal.clock(),
+            duration: phases.load_end,
+            phases: spans.into_iter().map(|(phase, from)| PhaseSpan { phase, from }).collect(),
+            worker: 0,
+            workers: 1,
+            ticket_deadline: TICKET_DEADLINE,
+            local: true,
+        }
+    }
+
+    /// Lets the load begin; T0 on the run clock.
+    pub(crate) async fn start_load(&mut self) -> Result<u64, RunError> {
+        let host = self.host.as_mut().ok_or_else(|| no_worker("start the load"))?;
+        let t0_mono_ns = mono_ns() + u64::try_from(T0_LEAD.as_nanos()).unwrap_or(0);
+        host.go(t0_mono_ns);
+        let t0_ns = self.journal.clock().from_mono(t0_mono_ns);
+        self.journal.event_durable(Event::LoadStarted { t0_ns });
+        Ok(t0_ns)
+    }
+
+    /// Takes what the worker tells until its last word.
+    pub(crate) async fn take_load(&mut self) -> Result<(), RunError> {
+        let host = self.host.as_mut().ok_or_else(|| no_worker("take the load's results"))?;
+        while let Some(told) = host.next().await {
+            match told {
+                LoadMessage::Batch(batch) => self.log.take(batch, &self.journal),
+                LoadMessage::Finished(finished) => {
+                    return self.log.finish(finished, &self.journal);
+                }
+                LoadMessage::Lost(why) => {
+                    return Err(RunError::world("take the load's results", why));
+                }
+            }
+        }
+        Err(no_worker("take the load's results"))
+    }
+
+    /// Stops everything, in this order: load, faults, services, proxy, keeper. Returns what is
+    /// left in spite of all.
+    pub(crate) async fn tear_down(mut self, grace: Duration, shutdown: &Shutdown) -> Vec<String> {
+        self.fleet.expect_all_to_end();
+        let mut left = Vec::new();
+        let orderly = async {
+            self.stop_load().await;
+            left.extend(self.lift_all().await);
+            self.stop_watching_links().await;
+            self.fleet.stop_all(grace).await;
+        };
+        tokio::select! {
+            () = orderly => {}
+            _ = shutdown.urgent() => {}
+        }
+        let stopped = self.keeper.stop(Duration::from_millis(500)).await;
+        left.extend(stopped.left.iter().map(|pid| format!("process {pid}")));
+        left
+    }
+
+    /// Begins nothing more and keeps what was measured.
+    async fn stop_load(&mut self) {
+        let Some(host) = &mut self.host else { return };
+        host.stop(STEP_WITHIN / 2);
+        // A worker that says no more has said what it could.
+        let _ = timeout(STEP_WITHIN, self.take_load()).await;
+    }
+
+    async fn lift_all(&self) -> Vec<String> {
+        let lift = async {
+            let reset = self.links.reset().await;
+            match reset {
+                Ok(()) => self.links.left().await,
+                // It ends with its proxies all the same.
+                Err(error) => {
+                    tracing::warn!(%error, "faults were not lifted before the proxy ended");
+                    Vec::new()
+                }
+            }
+        };
+        timeout(STEP_WITHIN, lift).await.unwrap_or_default()
+    }
+}
+
+fn no_worker(attempt: &str) -> RunError {
+    RunError::world(attempt, "the worker is gone")
 }
 
 /// The ports of a run, by what they are for: `orders.http`, `orders..bus`, [`PROXY_API`].

@@ -4,3 +4,4 @@
 
 mod keeper;
 mod support;
+mod tidy;

@@ -46,7 +46,7 @@ impl Backlog {
                 return Err("a backlog is read by http or sql".into());
             }
         };
-        match jq::run(&self.select, answer).next().transpose()? {
+        match jq::run(&self.select, &answer).next().transpose()? {
             Some(Value::Number(number)) => {
                 number.as_f64().ok_or_else(|| format!("`{number}` is out of range"))
             }

@@ -73,7 +73,7 @@ impl<'a> Pages<'a> {
 
     fn next_cursor(&self, answer: &Value) -> Result<Option<String>, String> {
         let Some(filter) = &self.cursor_filter else { return Ok(None) };
-        match jq::run(filter, answer.clone()).next().transpose()? {
+        match jq::run(filter, answer).next().transpose()? {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
             Some(other) => Ok(Some(other.to_string())),

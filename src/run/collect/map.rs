@@ -32,7 +32,7 @@ impl Mapping {
     /// The records of one answer, read at `now_ns`.
     pub(crate) fn records(&self, answer: Value, now_ns: u64) -> Result<Vec<Record>, String> {
         let mut records = Vec::new();
-        for row in jq::run(&self.rows, answer) {
+        for row in jq::run(&self.rows, &answer) {
             records.extend(self.row(row?, now_ns)?);
         }
         Ok(records)
@@ -40,7 +40,7 @@ impl Mapping {
 
     /// The records of one row.
     pub(crate) fn row(&self, row: Value, now_ns: u64) -> Result<Vec<Record>, String> {
-        jq::run(&self.select, row).map(|mapped| self.record(mapped?, now_ns)).collect()
+        jq::run(&self.select, &row).map(|mapped| self.record(mapped?, now_ns)).collect()
     }
 
     fn record(&self, mapped: Value, now_ns: u64) -> Result<Record, String> {

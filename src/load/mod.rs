@@ -1,0 +1,4 @@
+//! stub
+pub mod draw;
+pub mod render;
+pub mod wire;
