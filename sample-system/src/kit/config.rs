@@ -125,6 +125,7 @@ impl Config {
     /// | `SHOP_KILLPOINT` | `NAME:nth[:kill\|sleep\|fail]` | none |
     /// | `SHOP_SYNCHRONOUS` | SQLite's `synchronous`: `NORMAL` or `FULL` | `NORMAL` |
     /// | `SHOP_VERSION` | version shown in logs and evidence | `v1` |
+    /// | `SHOP_READY_FILE` | file to write pid and ports to, once they are taken | none |
     /// | `SHOP_LOG` | a filter as `tracing` knows it | `info` |
     ///
     /// # Errors

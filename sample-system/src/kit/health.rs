@@ -23,11 +23,14 @@ const BELIEVED: Duration = Duration::from_secs(1);
 /// Asks one dependency whether it is there; the error says why not.
 pub type Check = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
+/// What each dependency answered.
+type Results = BTreeMap<&'static str, Result<(), String>>;
+
 /// All checks of one service.
 #[derive(Default)]
 pub struct Health {
     checks: std::sync::Mutex<BTreeMap<&'static str, Check>>,
-    last_good: Mutex<Option<(Instant, BTreeMap<&'static str, Result<(), String>>)>>,
+    last_good: Mutex<Option<(Instant, Results)>>,
 }
 
 impl Health {
@@ -54,7 +57,7 @@ impl Health {
         (up, document(service, up, &json!(checks)))
     }
 
-    async fn results(&self) -> BTreeMap<&'static str, Result<(), String>> {
+    async fn results(&self) -> Results {
         let mut last_good = self.last_good.lock().await;
         if let Some((at, results)) = last_good.as_ref()
             && at.elapsed() < BELIEVED
@@ -77,7 +80,7 @@ impl Health {
                     .unwrap_or_else(|_elapsed| late()),
             )
         });
-        let results: BTreeMap<_, _> = join_all(asked).await.into_iter().collect();
+        let results: Results = join_all(asked).await.into_iter().collect();
         let good = results.values().all(Result::is_ok);
         *last_good = good.then(|| (Instant::now(), results.clone()));
         results

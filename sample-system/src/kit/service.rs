@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -79,7 +80,10 @@ pub(super) struct Shared {
     pub(super) bus: Mutex<Option<Arc<dyn Bus>>>,
     pub(super) queues: Mutex<Vec<&'static str>>,
     pub(super) in_flight: InFlight,
+    /// The wish from outside.
     stop: Stop,
+    /// What background work is told, once no request is in flight any more.
+    wind_up: Stop,
     tasks: Mutex<JoinSet<()>>,
     listeners: Mutex<Option<(TcpListener, Option<TcpListener>)>>,
 }
@@ -109,6 +113,18 @@ impl Service {
             Some(address) => Some(server::bind(address).await?),
             None => None,
         };
+        let ports = json!({
+            "pid": std::process::id(),
+            "incarnation": config.incarnation,
+            "http": http.local_addr()?,
+            "admin": admin.as_ref().map(TcpListener::local_addr).transpose()?,
+        });
+        if let Some(file) = config.optional("SHOP_READY_FILE") {
+            // Renamed into place, so that nobody reads half of it.
+            let unfinished = format!("{file}.unfinished");
+            tokio::fs::write(&unfinished, ports.to_string()).await?;
+            tokio::fs::rename(&unfinished, file).await?;
+        }
         tracing::info!(
             http = %http.local_addr()?,
             defects = config.defects.names().join(","),
@@ -125,6 +141,7 @@ impl Service {
             queues: Mutex::default(),
             in_flight: InFlight::default(),
             stop,
+            wind_up: Stop::by_hand(),
             tasks: Mutex::default(),
             listeners: Mutex::new(Some((http, admin))),
         })))
@@ -240,12 +257,13 @@ impl Service {
         self.spawn("consumer", |stop| consumer.run(stop));
     }
 
-    /// Starts work in the background. It must end by itself soon after the stop was asked for.
+    /// Starts work in the background. It is asked to stop when no request is in flight any more, and
+    /// must then end by itself soon.
     pub fn spawn<F>(&self, name: &'static str, work: impl FnOnce(Stop) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let work = work(self.0.stop.clone());
+        let work = work(self.0.wind_up.clone());
         lock(&self.0.tasks).spawn(async move {
             work.await;
             tracing::debug!(name, "background work ended");
@@ -307,6 +325,10 @@ impl Service {
             () = shared.stop.wait_now() => shared.in_flight.now(),
         };
         let drained = Drained { at_signal, cut };
+        if let Err(killed) = shared.killpoints.reach("shutdown.mid_drain").await {
+            tracing::warn!(%killed, "shutdown cut short");
+            return Err(RunError::WorkCut(drained.cut));
+        }
         let tasks_cut = self.wind_up().await;
         servers.abort_all();
         let store = lock(&shared.stores).take();
@@ -329,6 +351,7 @@ impl Service {
 
     /// Waits for the background work; answers how much of it did not end in time.
     async fn wind_up(&self) -> u64 {
+        self.0.wind_up.ask();
         let mut tasks = std::mem::take(&mut *lock(&self.0.tasks));
         let all = async { while tasks.join_next().await.is_some() {} };
         tokio::select! {

@@ -15,7 +15,7 @@ use crate::kit::error::ApiError;
 /// The trace id, for people who read an answer and want its logs.
 const TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
 /// The largest request body.
-const BODY_BYTES_MAX: usize = 256 << 10;
+const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// Puts the layers around `router`, the outermost last.
 pub(crate) fn wrap(router: Router) -> Router {
