@@ -8,11 +8,13 @@
 //! arguments.
 
 pub mod cli;
+pub mod display;
 pub mod evidence;
 pub mod exit;
 pub mod keeper;
 pub mod load;
 pub mod plan;
+pub mod report;
 pub mod run;
 pub mod terminal;
 pub mod toxiproxy;
