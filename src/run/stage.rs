@@ -137,8 +137,10 @@ impl Stage {
     /// Starts the proxy and waits until it answers.
     pub(crate) async fn start_proxy(&self) -> Result<(), RunError> {
         let port = self.ports[PROXY_API].number();
-        let argv = ["proxy", "--port", &port.to_string(), "--seed", &self.plan.seed.to_string(), "--end-at-eof"];
-        self.spawn_own("@proxy", &argv, Vec::new()).await?;
+        let (port, seed) = (port.to_string(), self.plan.seed.to_string());
+        let arguments =
+            ["proxy", "--host", "127.0.0.1", "--port", &port, "--seed", &seed, "--end-at-eof"];
+        self.spawn_own("@proxy", &arguments, Vec::new()).await?;
         let version = timeout(PROXY_WITHIN, async {
             loop {
                 match self.links.version().await {

@@ -1,4 +1,0 @@
-//! stub
-pub mod draw;
-pub mod render;
-pub mod wire;
