@@ -15,7 +15,10 @@ pub fn eventually(what: &str, deadline: Duration, mut condition: impl FnMut() ->
 
 /// Like [`eventually`], for a condition that yields something.
 #[track_caller]
-#[expect(clippy::disallowed_methods, reason = "the tests' one place that waits for conditions")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the tests' one place that waits for conditions"
+)]
 pub fn until_some<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + deadline;
     loop {
