@@ -1,0 +1,88 @@
+//! Flags that several subcommands share, so that they mean and read the same everywhere.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+/// What to change in a scenario without editing it.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct Changes {
+    /// Draw everything random from this seed instead of the scenario's
+    #[arg(long, value_name = "N", env = "CHAOS_SEED")]
+    pub seed: Option<u64>,
+
+    /// Set one value of the scenario, like `phases.baseline=10s` (repeatable)
+    #[arg(long, value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+
+    /// Judge only this property (repeatable); the run itself stays the same
+    #[arg(long, value_name = "PROPERTY")]
+    pub only: Vec<String>,
+
+    /// Run against this system file instead of the one the scenario names
+    #[arg(long, value_name = "FILE", env = "CHAOS_SYSTEM")]
+    pub system: Option<PathBuf>,
+
+    /// Use a running Toxiproxy instead of the embedded engine
+    #[arg(long, value_name = "URL", env = "CHAOS_TOXIPROXY")]
+    pub toxiproxy: Option<String>,
+}
+
+/// Where results go besides the terminal.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct Outputs {
+    /// Write JUnit XML to this file
+    #[arg(long, value_name = "FILE", env = "CHAOS_JUNIT")]
+    pub junit: Option<PathBuf>,
+
+    /// Write the outcome as JSON to this file; `-` is standard output
+    #[arg(long, value_name = "FILE", env = "CHAOS_JSON")]
+    pub json: Option<PathBuf>,
+
+    /// Whether an inconclusive property fails the command (exit 3) or only warns
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        value_name = "WHAT",
+        env = "CHAOS_INCONCLUSIVE"
+    )]
+    pub inconclusive: OnInconclusive,
+}
+
+/// `--report-dir`: where run folders live.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Reports {
+    /// Folder that holds one folder per run
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "reports",
+        env = "CHAOS_REPORT_DIR"
+    )]
+    pub report_dir: PathBuf,
+}
+
+/// `--inconclusive`: what an inconclusive property does to the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(super) enum OnInconclusive {
+    /// Exit 3.
+    #[default]
+    Fail,
+    /// Exit 0, and say so in the last line.
+    Warn,
+}
+
+/// `--progress`: how a run shows how far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(super) enum Progress {
+    /// Live on a terminal, plain lines otherwise.
+    #[default]
+    Auto,
+    /// A block that redraws itself.
+    Live,
+    /// One line per event.
+    Plain,
+    /// Nothing until the end.
+    None,
+}

@@ -1,0 +1,1 @@
+//! The small parent of all child processes of a run.

@@ -1,0 +1,5 @@
+//! Integration tests of the harness: one binary, one module per part, each test a claim.
+//!
+//! Wait for conditions with `support::eventually`, never for time; loopback and free ports only.
+
+mod support;
