@@ -8,6 +8,7 @@
 //! arguments.
 
 pub mod cli;
+pub mod diagnostic;
 pub mod display;
 pub mod evidence;
 pub mod exit;
@@ -16,6 +17,7 @@ pub mod load;
 pub mod plan;
 pub mod report;
 pub mod run;
+pub mod scenario;
 pub mod terminal;
 pub mod toxiproxy;
 pub mod verdict;
