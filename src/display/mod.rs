@@ -187,5 +187,3 @@ impl<W: Write> Display<W> {
     }
 }
 
-#[cfg(test)]
-mod tests;
