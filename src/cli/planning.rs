@@ -6,14 +6,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 
-use crate::exit::Exit;
-use crate::plan::build::{self, BuildOptions};
-use crate::plan::Plan;
+use crate::plan::{self, BuildOptions, Plan};
 use crate::scenario::{self, LoadOptions};
 use crate::terminal::Environment;
 
 use super::options::Changes;
-use super::Failure;
+use super::{Failure, Rendered};
 
 /// A plan with the texts it was made from, by the names that its places use.
 pub(super) struct Planned {
@@ -38,7 +36,7 @@ pub(super) fn plan_all(
     if mistakes.is_empty() {
         return Ok(planned);
     }
-    Err(Failure { exit: Exit::Usage, error: anyhow!(mistakes.join("\n\n")) })
+    Err(Failure::usage(Rendered(mistakes.join("\n\n"))))
 }
 
 /// Plans one scenario; the error is what to show.
@@ -47,7 +45,7 @@ pub(super) fn plan(
     changes: &Changes,
     environment: &Environment,
 ) -> Result<Planned, String> {
-    let render = |found: crate::diagnostic::Diagnostics| found.render(environment);
+    let render = |found: crate::diagnostic::Diagnostics| found.render(environment.color());
     let load = LoadOptions { system: changes.system.clone(), set: changes.set.clone() };
     let files = scenario::load(path, &load).map_err(render)?;
     let options = BuildOptions {
@@ -56,8 +54,9 @@ pub(super) fn plan(
         environment: variables(environment),
         toxiproxy: changes.toxiproxy.is_some(),
     };
-    let plan = build::build(&files, &options).map_err(render)?;
-    Ok(Planned { plan, texts: files.texts() })
+    let plan = plan::build(&files, &options).map_err(render)?;
+    let texts = files.sources.iter().map(|source| (source.name.clone(), source.text.clone()));
+    Ok(Planned { plan, texts: texts.collect() })
 }
 
 fn variables(environment: &Environment) -> BTreeMap<String, String> {

@@ -59,8 +59,10 @@ pub enum Ended {
     Interrupt,
     /// SIGTERM or SIGHUP.
     Terminate,
-    /// A second signal: everything was killed at once.
+    /// Another signal after SIGINT: everything was killed at once.
     SecondInterrupt,
+    /// Another signal after SIGTERM or SIGHUP: everything was killed at once.
+    SecondTerminate,
 }
 
 /// What an exit code stands for.
@@ -185,7 +187,7 @@ impl ExitName {
     fn of(verdicts: &Verdicts) -> Self {
         match (verdicts.ended, verdicts.status()) {
             (StopReason::Interrupt | StopReason::SecondInterrupt, _) => Self::Interrupted,
-            (StopReason::Terminate, _) => Self::Terminated,
+            (StopReason::Terminate | StopReason::SecondTerminate, _) => Self::Terminated,
             (_, Status::Fail) => Self::Violated,
             (StopReason::Failed, _) => Self::NotCarriedOut,
             (StopReason::Finished, Status::Inconclusive) => Self::Inconclusive,
@@ -202,6 +204,7 @@ impl From<StopReason> for Ended {
             StopReason::Interrupt => Self::Interrupt,
             StopReason::Terminate => Self::Terminate,
             StopReason::SecondInterrupt => Self::SecondInterrupt,
+            StopReason::SecondTerminate => Self::SecondTerminate,
         }
     }
 }

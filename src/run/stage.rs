@@ -254,6 +254,7 @@ impl Stage {
         let t0_mono_ns = mono_ns() + u64::try_from(T0_LEAD.as_nanos()).unwrap_or(0);
         host.go(t0_mono_ns);
         let t0_ns = self.journal.clock().from_mono(t0_mono_ns);
+        self.log.begin(t0_ns);
         self.journal.event_durable(Event::LoadStarted { t0_ns });
         Ok(t0_ns)
     }
@@ -263,7 +264,7 @@ impl Stage {
         let host = self.host.as_mut().ok_or_else(|| no_worker("take the load's results"))?;
         while let Some(told) = host.next().await {
             match told {
-                LoadMessage::Batch(batch) => self.log.take(batch, &self.journal),
+                LoadMessage::Batch(batch) => self.log.take(batch, &self.journal)?,
                 LoadMessage::Finished(finished) => {
                     return self.log.finish(finished, &self.journal);
                 }
