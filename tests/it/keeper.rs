@@ -261,6 +261,21 @@ async fn stop_forces_only_those_who_ignore_it() {
 }
 
 #[tokio::test]
+async fn teardown_that_is_cut_short_can_be_finished_by_force() {
+    let bench = Bench::start().await;
+    let pid = bench.spawn_listening("stubborn", &["--ignore-term"]).await;
+    let stubborn = [ProcessId::from("stubborn")];
+    let patient = bench.keeper.end(&stubborn, 10 * SOON);
+    assert!(
+        tokio::time::timeout(Duration::from_millis(10), patient)
+            .await
+            .is_err()
+    );
+    assert_eq!(bench.keeper.stop(Duration::ZERO).await.forced, stubborn);
+    assert!(!is_alive(pid));
+}
+
+#[tokio::test]
 async fn some_are_ended_while_the_others_run_on() {
     let bench = Bench::start().await;
     let proxy = bench
