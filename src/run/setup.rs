@@ -39,8 +39,13 @@ pub(crate) async fn set_up(
         let attempt = || format!("set the system up ({})", setup.source);
         let first_key = u64::from(sent);
         let requests = futures_util::stream::iter(0..setup.repeat).map(|repeat| {
-            let key = draw::setup_key(plan.seed, first_key + u64::from(repeat));
-            send(setup, Arc::clone(bindings), client, key)
+            let scope = Scope {
+                bindings: Arc::clone(bindings),
+                key: draw::setup_key(plan.seed, first_key + u64::from(repeat)),
+                feeds: &plan.load.feeds,
+                repeat: repeat as usize,
+            };
+            send(setup, scope, client)
         });
         let rows: Vec<_> = requests
             .buffered(CONCURRENCY)
@@ -64,16 +69,28 @@ pub(crate) async fn set_up(
     Ok(feeds)
 }
 
-/// What a setup request's symbols stand for.
-struct Scope {
+/// What a setup request's symbols stand for. Feeds are taken row by row, whatever their order:
+/// each request of a `repeat` is meant to differ.
+struct Scope<'p> {
     bindings: Arc<Bindings>,
     key: String,
+    feeds: &'p [FeedPlan],
+    repeat: usize,
 }
 
-impl Bind for Scope {
+impl Bind for Scope<'_> {
     fn value(&self, symbol: &Symbol) -> Option<Value> {
         match symbol {
             Symbol::Key => Some(self.key.clone().into()),
+            Symbol::Pick { feed, field } => {
+                let feed = self.feeds.iter().find(|plan| plan.name.as_str() == feed)?;
+                let row = feed.rows.get(self.repeat.checked_rem(feed.rows.len())?)?;
+                match (row, field) {
+                    (FeedRow::Plain(value), None) => Some(value.clone()),
+                    (FeedRow::Fields(fields), Some(field)) => fields.get(field).cloned(),
+                    _ => None,
+                }
+            }
             other => self.bindings.bind(None, other).ok().map(Value::from),
         }
     }
@@ -81,12 +98,10 @@ impl Bind for Scope {
 
 async fn send(
     setup: &SetupPlan,
-    bindings: Arc<Bindings>,
+    scope: Scope<'_>,
     client: &reqwest::Client,
-    key: String,
 ) -> Result<BTreeMap<String, Value>, String> {
-    let address = bindings.address(setup.service.as_str(), setup.port.as_str())?;
-    let scope = Scope { bindings, key };
+    let address = scope.bindings.address(setup.service.as_str(), setup.port.as_str())?;
     let mut tried = 1;
     loop {
         match try_send(setup, &address, &scope, client).await {
@@ -101,7 +116,7 @@ async fn send(
 async fn try_send(
     setup: &SetupPlan,
     address: &str,
-    scope: &Scope,
+    scope: &Scope<'_>,
     client: &reqwest::Client,
 ) -> Result<BTreeMap<String, Value>, String> {
     let request = &setup.request;
