@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::context::{Context, Span};
 use super::super::testing::*;
 use crate::evidence::{CallEnd, Event};
 use crate::plan::property::*;
@@ -222,4 +223,9 @@ fn a_route_that_the_baseline_never_used_counts_on_neither_side() {
     let with_refunds = run.passes(Property::Breaker(breaker));
     assert_eq!(plain.value, with_refunds.value);
     assert_eq!(plain.n, with_refunds.n);
+    let context = Context::new(&run.plan, &run.evidence);
+    let demand = context.demand(&psp());
+    let span = Span::new(OFF + 2 * S, OFF + 6 * S);
+    assert_eq!(demand.wanted(span), 160.0);
+    assert_eq!((demand.attempts(span), demand.entered(span)), (160, 360));
 }
