@@ -362,7 +362,7 @@ impl Judge<'_> {
             if let Some(span) = span {
                 let wanted = self.demand.wanted(span);
                 let missing = wanted - self.demand.attempts(span) as f64;
-                if missing <= (EPSILON * wanted).max(1.0) {
+                if missing <= (EPSILON * wanted).max(1.0) && self.open_throughout(span) {
                     return Closing::At(at);
                 }
                 let blocked = missing / wanted;
@@ -371,6 +371,15 @@ impl Judge<'_> {
             at += STEP_NS;
         }
         least.map_or(Closing::NoDemand, |least| Closing::Never { least })
+    }
+
+    /// No quarter of a stretch is mostly blocked: a flood at its end must not make up for a
+    /// breaker that was still open at its start.
+    fn open_throughout(&self, span: Span) -> bool {
+        let quarter = span.len() / 4;
+        let parts = (0..4).map(|n| span.from + n * quarter);
+        let mut parts = parts.map(|from| Span::new(from, from + quarter));
+        parts.all(|part| self.demand.suppression(part).unwrap_or(0.0) <= 0.5)
     }
 
     /// A second or more from an instant on, with enough demand, before the load's end.

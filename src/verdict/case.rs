@@ -26,6 +26,15 @@ impl Gap {
     }
 }
 
+/// What a gap keeps from being said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Weight {
+    /// A pass.
+    GatesPass,
+    /// A pass and a failure.
+    Blocks,
+}
+
 /// The case of one property.
 #[derive(Debug, Default)]
 pub(crate) struct Case {
@@ -38,8 +47,7 @@ pub(crate) struct Case {
     /// What a pass (or an inconclusive verdict) says was measured.
     pub(crate) measured: String,
     violations: Vec<String>,
-    gaps: Vec<Gap>,
-    blocks: Vec<Gap>,
+    gaps: Vec<(Weight, Gap)>,
     blames: Vec<String>,
     findings: Vec<Finding>,
     findings_more: u64,
@@ -60,22 +68,23 @@ impl Case {
 
     /// Something without which this cannot be a pass.
     pub(crate) fn missing(&mut self, gap: Gap) {
-        self.gaps.push(gap);
+        self.gaps.push((Weight::GatesPass, gap));
     }
 
     /// The same for several.
     pub(crate) fn missing_all(&mut self, gaps: impl IntoIterator<Item = Gap>) {
-        self.gaps.extend(gaps);
+        let gaps = gaps.into_iter();
+        self.gaps.extend(gaps.map(|gap| (Weight::GatesPass, gap)));
     }
 
     /// Something without which this can be neither a pass nor a failure.
     pub(crate) fn blocked(&mut self, gap: Gap) {
-        self.blocks.push(gap);
+        self.gaps.push((Weight::Blocks, gap));
     }
 
     /// The same, told before all others.
     pub(crate) fn blocked_first(&mut self, gap: Gap) {
-        self.blocks.insert(0, gap);
+        self.gaps.insert(0, (Weight::Blocks, gap));
     }
 
     /// A violation that rests on the absence of evidence: when that evidence is known to be
@@ -117,7 +126,7 @@ impl Case {
 
     /// How it stands.
     pub(crate) fn status(&self) -> Status {
-        if !self.blocks.is_empty() {
+        if self.first_block().is_some() {
             Status::Inconclusive
         } else if !self.violations.is_empty() {
             Status::Fail
@@ -128,10 +137,26 @@ impl Case {
         }
     }
 
+    fn first_block(&self) -> Option<&Gap> {
+        let blocks = |it: &&(Weight, Gap)| it.0 == Weight::Blocks;
+        self.gaps.iter().find(blocks).map(|(_, gap)| gap)
+    }
+
+    /// The gap to tell: the first, as the later ones often follow from it; under a violation the
+    /// one that keeps it from counting.
+    fn told_gap(&self) -> Option<&Gap> {
+        let first = self.gaps.first().map(|(_, gap)| gap);
+        if self.violations.is_empty() {
+            first
+        } else {
+            self.first_block().or(first)
+        }
+    }
+
     /// The verdict.
     pub(crate) fn close(mut self, plan: &PropertyPlan) -> Verdict {
         let status = self.status();
-        let missing = self.blocks.first().or(self.gaps.first()).cloned();
+        let missing = self.told_gap().cloned();
         let why = match (status, &missing) {
             (Status::Fail, _) => self.violations.join("; "),
             (Status::Inconclusive, Some(gap)) => self.with_measured(gap),

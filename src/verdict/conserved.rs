@@ -79,9 +79,9 @@ fn compare(
         return;
     };
     case.violated(format!(
-        "{} differ of {}: `{}` has {left} {} and {right} {} {}; {totals}",
-        text::count(different.len() as u64, "key"),
-        keys.len(),
+        "{} of {} differ: `{}` has {left} {} and {right} {} {}; {totals}",
+        different.len(),
+        text::count(keys.len() as u64, "key"),
         first.0,
         of(ours, first),
         of(theirs, first),

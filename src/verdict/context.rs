@@ -83,6 +83,8 @@ pub(crate) struct Context<'a> {
     pub(crate) faults: BTreeMap<&'a FaultName, FaultSeen<'a>>,
     pub(crate) drain: Option<Drain<'a>>,
     pub(crate) load: Option<&'a LoadSummary>,
+    /// In order of the intended start.
+    operations: Vec<&'a Operation>,
     calls: BTreeMap<&'a LinkName, Vec<&'a Call>>,
 }
 
@@ -121,6 +123,11 @@ impl<'a> Context<'a> {
                 Event::LoadFinished(summary) => Some(summary),
                 _ => None,
             }),
+            operations: {
+                let mut sorted: Vec<&Operation> = evidence.operations.iter().collect();
+                sorted.sort_by_key(|it| (it.intended_ns, it.iteration));
+                sorted
+            },
             calls: calls_by_link(evidence),
         }
     }
@@ -184,11 +191,16 @@ impl<'a> Context<'a> {
                 _ => inside || (during && spans.iter().any(crosses_into)),
             }
         };
-        self.evidence
-            .operations
-            .iter()
-            .filter(|it| name.is_none_or(|name| it.op == *name) && belongs(it))
-            .collect()
+        self.operations_of(name).filter(|it| belongs(it)).collect()
+    }
+
+    /// All operations of a name, in order of the intended start.
+    pub(crate) fn operations_of(
+        &self,
+        name: Option<&OperationName>,
+    ) -> impl Iterator<Item = &'a Operation> {
+        let named = move |it: &&Operation| name.is_none_or(|name| it.op == *name);
+        self.operations.iter().copied().filter(named)
     }
 
     /// The faults that a window is about; all of them when it is the whole run or its end.
@@ -275,8 +287,8 @@ impl<'a> Context<'a> {
     }
 
     /// The generator kept up with its schedule, as far as latencies and rates go: blocks when not.
-    /// `limit_ns` is the smallest latency that the property tells apart.
-    pub(crate) fn expect_generator(&self, case: &mut Case, limit_ns: Option<u64>) {
+    /// The lag may be a tenth of `limit_ns`, the smallest time that the property tells apart.
+    pub(crate) fn expect_generator(&self, case: &mut Case, limit_ns: u64) {
         let Some(load) = self.load else {
             case.blocked(Gap::new(
                 "the load worker gave no account of the load",
@@ -285,7 +297,7 @@ impl<'a> Context<'a> {
             return;
         };
         self.expect_no_drops(case, true);
-        let bound_ns = limit_ns.map_or(5_000_000, |limit| (limit / 10).max(5_000_000));
+        let bound_ns = (limit_ns / 10).max(5_000_000);
         let lag_ns = load.send_lag_p99_us.saturating_mul(1000);
         if lag_ns > bound_ns {
             case.blocked(Gap::new(

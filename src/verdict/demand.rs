@@ -147,13 +147,14 @@ impl Context<'_> {
                 any.collect()
             };
         }
-        let caused = |route: &str| {
-            let same = |it: &&&Option<String>| it.as_deref() == Some(route);
-            in_learn.iter().filter(same).count() as f64
-        };
+        let mut caused: BTreeMap<&str, u64> = BTreeMap::new();
+        for route in in_learn.iter().filter_map(|route| route.as_deref()) {
+            *caused.entry(route).or_default() += 1;
+        }
+        let ratio = |route: &str, n: u64| *caused.get(route).unwrap_or(&0) as f64 / n as f64;
         requests
             .iter()
-            .map(|(route, n)| ((*route).to_owned(), caused(route) / *n as f64))
+            .map(|(route, n)| ((*route).to_owned(), ratio(route, *n)))
             .collect()
     }
 

@@ -64,17 +64,16 @@ fn judge_share(case: &mut Case, property: &Errors, errors: &[&&Operation], n: u6
     } else {
         1
     };
-    if n < n_min {
-        let gap = Gap::new(
+    // Too few for a share, unless even the least that they can mean breaks the limit.
+    if n < n_min && low <= property.at_most {
+        case.blocked(Gap::new(
             format!(
                 "only {} {window}, a limit of {} needs {n_min}",
                 text::count(n, "operation"),
                 text::share(property.at_most)
             ),
             "raise `arrivals:` or lengthen the window",
-        );
-        // Too few for a share, but a single one is enough to break a limit of none.
-        case.blocked(gap);
+        ));
     } else if share > property.at_most {
         let first = errors.first().map_or(String::new(), |it| {
             let origin = case.window.as_ref().map_or(0, |window| window.from_ns);

@@ -27,6 +27,8 @@ pub(crate) fn check(context: &Context<'_>, property: &Events) -> Case {
     let committed = Committed::of(context, property);
     case.n = committed.by_id.len() as u64;
     case.missing_all(committed.lost.clone());
+    let dead = property.dead_letter_evidence.as_ref();
+    case.missing_all(dead.and_then(|name| context.source_gap(name)));
     if committed.by_id.is_empty() {
         case.blocked(Gap::new(
             format!("evidence `{}` holds no committed event", property.committed),

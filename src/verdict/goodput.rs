@@ -15,7 +15,8 @@ use super::text;
 
 pub(crate) fn check(context: &Context<'_>, property: &Goodput) -> Case {
     let mut case = context.case_in(&property.window, "operations");
-    context.expect_generator(&mut case, None);
+    // A rate tells seconds apart: a lag well below one moves no operation that matters.
+    context.expect_generator(&mut case, 1_000_000_000);
     let operations = context.operations(&property.window, Some(&property.operation));
     case.n = operations.len() as u64;
     let good = count_good(&operations);

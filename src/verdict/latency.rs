@@ -23,7 +23,7 @@ pub(crate) fn check(context: &Context<'_>, property: &Latency) -> Case {
         .iter()
         .map(|it| it.limit.as_nanos() as u64)
         .min();
-    context.expect_generator(&mut case, smallest);
+    context.expect_generator(&mut case, smallest.unwrap_or(0));
     let counts = |it: &&Operation| match it.outcome {
         OutcomeClass::Done => true,
         OutcomeClass::Accepted | OutcomeClass::Unknown => !property.of_done,

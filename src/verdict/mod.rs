@@ -166,8 +166,7 @@ fn judge_one(
     ended: StopReason,
     why: Option<&str>,
 ) -> Verdict {
-    let judged = catch_unwind(AssertUnwindSafe(|| check(context, &property.property)));
-    let mut case = judged.unwrap_or_else(|panic| crashed(&panic_text(panic.as_ref())));
+    let mut case = guarded(|| check(context, &property.property));
     // A service that ended by itself is a failure even of a run that could not go on without it.
     let own_failure = ended == StopReason::Failed && matches!(property.property, Property::StaysUp);
     if ended != StopReason::Finished {
@@ -185,6 +184,12 @@ fn judge_one(
         }
     }
     case.close(property)
+}
+
+/// A checker that panics is inconclusive, never a pass.
+fn guarded(check: impl FnOnce() -> Case) -> Case {
+    let judged = catch_unwind(AssertUnwindSafe(check));
+    judged.unwrap_or_else(|panic| crashed(&panic_text(panic.as_ref())))
 }
 
 fn check(context: &Context<'_>, property: &Property) -> Case {

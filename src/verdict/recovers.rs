@@ -37,7 +37,6 @@ pub(crate) fn check(context: &Context<'_>, property: &Recovers) -> Case {
         fault: property.after.clone(),
     };
     let mut case = context.case_in(&window, "operations");
-    context.expect_generator(&mut case, None);
     for target in context
         .faults_of(&window)
         .iter()
@@ -48,12 +47,7 @@ pub(crate) fn check(context: &Context<'_>, property: &Recovers) -> Case {
     let Some(seen) = context.faults.get(&property.after) else {
         return case;
     };
-    let operations: Vec<&Operation> = context
-        .evidence
-        .operations
-        .iter()
-        .filter(|it| it.op == property.operation)
-        .collect();
+    let operations = context.operations_of(Some(&property.operation)).collect();
     let in_baseline = context.operations(&Window::Baseline, Some(&property.operation));
     let share = per_offered(context, &property.operation);
     let Some(usual) = level(&in_baseline, context.baseline, property.quantile, share) else {
@@ -74,6 +68,7 @@ pub(crate) fn check(context: &Context<'_>, property: &Recovers) -> Case {
         share,
         seen,
     };
+    context.expect_generator(&mut case, judge.band().1);
     judge.run(&mut case);
     case
 }

@@ -234,7 +234,10 @@ fn judge_resumed(case: &mut Case, property: &Sagas, sagas: &[&Saga]) {
         case.missing(Gap::new(
             format!(
                 "only {} resumed by a later owner, {} wanted",
-                text::count(resumed, "saga was").replace("saga wass", "sagas were"),
+                match resumed {
+                    1 => "1 saga was".into(),
+                    n => format!("{n} sagas were"),
+                },
                 property.resumed_at_least
             ),
             "kill the service while more sagas are in flight: raise `arrivals:` or slow a step",

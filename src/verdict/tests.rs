@@ -1,1 +1,7 @@
+//! Every property: it passes, each reason to be inconclusive, each way to fail.
 
+mod algebra;
+mod faults;
+mod links;
+mod operations;
+mod records;

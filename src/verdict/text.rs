@@ -46,7 +46,8 @@ pub(crate) fn after(at_ns: u64, origin_ns: u64) -> String {
 
 /// `1 event`, `3 events`.
 pub(crate) fn count(n: u64, noun: &str) -> String {
-    match (n, noun.strip_suffix('y')) {
+    let stem = noun.strip_suffix('y').filter(|stem| !stem.ends_with('e'));
+    match (n, stem) {
         (1, _) => format!("1 {noun}"),
         (_, Some(stem)) => format!("{n} {stem}ies"),
         (_, None) => format!("{n} {noun}s"),
@@ -77,6 +78,7 @@ mod tests {
         assert_eq!(signed_span(-1_000_000_000), "-1s");
         assert_eq!(after(1_400_000_000, 1_000_000_000), "+0.4s");
         assert_eq!(count(2, "entry"), "2 entries");
+        assert_eq!(count(2, "key"), "2 keys");
         assert_eq!(some_of(["a", "b", "c", "d"]), "a, b, c and 1 more");
     }
 }

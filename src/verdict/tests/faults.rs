@@ -1,0 +1,231 @@
+//! What it takes for a fault to have been a test, by kind of fault.
+
+use std::time::Duration;
+
+use super::super::context::{Context, Span};
+use super::super::testing::*;
+use crate::evidence::{CallEnd, Event};
+use crate::plan::property::*;
+use crate::plan::{Direction, FaultEffect, LinkEffect, LinkName, ProcessEffect, ServiceName};
+
+fn errors() -> Property {
+    Property::Errors(Errors {
+        operation: op(),
+        window: during(),
+        at_most: 0.01,
+        unsettled: false,
+        accepted_at_most: None,
+    })
+}
+
+fn with_latency(delay: u64) -> Run {
+    let mut run = no_breaker();
+    run.plan.faults[0].effect = FaultEffect::Link {
+        links: vec![psp()],
+        direction: Direction::Response,
+        effect: LinkEffect::Latency {
+            latency: Duration::from_millis(400),
+            jitter: Duration::ZERO,
+        },
+    };
+    for it in &mut run.evidence.calls {
+        if it.link == psp() && (ON..OFF).contains(&it.at_ns) {
+            *it = call(&psp(), it.at_ns, "slow");
+            it.first_byte_ns = Some(it.at_ns + 5 * MS + delay);
+        }
+    }
+    run
+}
+
+fn no_breaker() -> Run {
+    Run::with(&Sim {
+        opens: None,
+        ..Sim::default()
+    })
+}
+
+#[test]
+fn a_latency_bites_when_answers_are_that_much_later() {
+    with_latency(400 * MS).passes(errors());
+    let says = "`psp-silent` did not bite: it touched 0 requests on payments -> psp";
+    with_latency(100 * MS).is_inconclusive(errors(), says);
+}
+
+#[test]
+fn a_request_given_up_while_it_was_held_is_a_bite() {
+    let mut run = with_latency(100 * MS);
+    let held = |at| (ON..ON + S).contains(&at);
+    for it in &mut run.evidence.calls {
+        if it.link == psp() && held(it.at_ns) {
+            *it = silent(it.clone());
+        }
+    }
+    run.passes(errors());
+}
+
+#[test]
+fn a_proxy_without_statistics_is_judged_by_the_calls() {
+    let mut run = Run::healthy();
+    run.change_events(|event| {
+        if let Event::FaultLifted { bites, .. } = event {
+            bites.clear();
+        }
+    });
+    run.passes(errors());
+    for it in &mut run.evidence.calls {
+        it.end = CallEnd::Answered;
+    }
+    run.is_inconclusive(errors(), "did not bite");
+}
+
+#[test]
+fn a_bite_on_another_link_does_not_count() {
+    let mut run = Run::healthy();
+    run.change_events(|event| {
+        if let Event::FaultLifted { bites, .. } = event {
+            bites[0].link = Some(LinkName::new("orders", "payments"));
+        }
+    });
+    run.is_inconclusive(errors(), "did not bite");
+}
+
+fn process(effect: ProcessEffect) -> Run {
+    let mut run = no_breaker();
+    run.plan.faults[0].effect = FaultEffect::Process {
+        services: vec![ServiceName::new("payments")],
+        effect,
+    };
+    run
+}
+
+fn kill() -> ProcessEffect {
+    ProcessEffect::Kill {
+        down_for: Duration::from_secs(2),
+    }
+}
+
+fn exit(run: &mut Run) {
+    run.add(
+        ON,
+        Event::ServiceExited {
+            service: ServiceName::new("payments"),
+            pid: 1,
+            incarnation: 1,
+            code: None,
+            signal: Some(9),
+            by_us: true,
+            log_tail: vec![],
+        },
+    );
+}
+
+fn ready(run: &mut Run, incarnation: u32) {
+    run.add(
+        OFF,
+        Event::ServiceReady {
+            service: ServiceName::new("payments"),
+            incarnation,
+            took_ms: 100,
+        },
+    );
+}
+
+#[test]
+fn a_kill_needs_an_old_process_gone_a_new_one_ready_and_work_before() {
+    let mut run = process(kill());
+    run.is_inconclusive(errors(), "`payments` was never seen to end");
+    exit(&mut run);
+    run.is_inconclusive(errors(), "`payments` was never ready again");
+    ready(&mut run, 1);
+    run.is_inconclusive(errors(), "`payments` was never ready again");
+    ready(&mut run, 2);
+    run.passes(errors());
+    let idle = LinkName::new("orders", "payments");
+    run.evidence.calls.retain(|it| it.link != idle);
+    run.is_inconclusive(
+        errors(),
+        "`payments` had served 0 requests in the 5 s before",
+    );
+}
+
+#[test]
+fn a_pause_needs_calls_that_went_unanswered() {
+    let mut run = process(ProcessEffect::Pause);
+    run.is_inconclusive(errors(), "0 calls to `payments` went unanswered meanwhile");
+    for it in &mut run.evidence.calls {
+        if it.link.to == "payments" && (ON..OFF).contains(&it.at_ns) {
+            *it = silent(it.clone());
+        }
+    }
+    run.passes(errors());
+}
+
+#[test]
+fn a_fault_that_could_not_be_applied_says_why() {
+    let mut run = Run::healthy();
+    let events = &mut run.evidence.events;
+    events.retain(|it| !matches!(it.event, Event::FaultApplied { .. }));
+    run.add(
+        ON,
+        Event::FaultFailed {
+            fault: fault_name(),
+            why: "the proxy answered 404".into(),
+        },
+    );
+    run.is_inconclusive(errors(), "could not be applied: the proxy answered 404");
+}
+
+#[test]
+fn every_fault_counts_for_a_property_of_the_whole_run() {
+    let mut run = Run::healthy();
+    run.did_not_bite();
+    run.is_inconclusive(Property::StaysUp, "did not bite");
+    let baseline = Property::Errors(Errors {
+        operation: op(),
+        window: crate::plan::Window::Baseline,
+        at_most: 0.01,
+        unsettled: false,
+        accepted_at_most: None,
+    });
+    run.passes(baseline);
+}
+
+#[test]
+fn a_route_that_the_baseline_never_used_counts_on_neither_side() {
+    let mut run = Run::healthy();
+    let upstream = LinkName::new("orders", "payments");
+    for n in 0..200 {
+        let at = OFF + 2 * S + n * 20 * MS;
+        let trace = format!("refund{n}");
+        for (link, later) in [(&upstream, 0), (&psp(), MS)] {
+            let mut refund = call(link, at + later, &trace);
+            refund.path = format!("/payments/o{n}000/refunds");
+            run.evidence.calls.push(refund);
+        }
+    }
+    let breaker = Breaker {
+        link: psp(),
+        when: BreakerWhen::After {
+            fault: fault_name(),
+            closes_within: Duration::from_secs(6),
+        },
+        breaker: crate::plan::system::BreakerPlan {
+            threshold: 0.5,
+            window: 20,
+            min_calls: 10,
+            open_for: Duration::from_secs(2),
+            probes: 3,
+            instances: 1,
+        },
+        transitions: None,
+    };
+    let plain = Run::healthy().passes(Property::Breaker(breaker.clone()));
+    let with_refunds = run.passes(Property::Breaker(breaker));
+    assert_eq!(plain.value, with_refunds.value);
+    assert_eq!(plain.n, with_refunds.n);
+    let context = Context::new(&run.plan, &run.evidence);
+    let demand = context.demand(&psp());
+    let span = Span::new(OFF + 2 * S, OFF + 6 * S);
+    assert_eq!(demand.wanted(span), 160.0);
+    assert_eq!((demand.attempts(span), demand.entered(span)), (160, 360));
+}
