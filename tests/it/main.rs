@@ -2,4 +2,5 @@
 //!
 //! Wait for conditions with `support::eventually`, never for time; loopback and free ports only.
 
+mod load;
 mod support;
