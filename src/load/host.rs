@@ -99,7 +99,6 @@ fn configuration(users: u32, timeout: Duration) -> GooseConfiguration {
     // Shutdown joins users for as long as this; the default is 60 s.
     configuration.timeout = Some(timeout.as_secs_f64().to_string());
     configuration.no_telnet = true;
-    configuration.no_websocket = true;
     configuration.no_metrics = true;
     configuration.no_print_metrics = true;
     configuration.no_transaction_metrics = true;

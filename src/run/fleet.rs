@@ -102,7 +102,10 @@ impl Fleet {
             };
             let id = change.process.clone();
             if let Some(own) = id.0.strip_prefix('@') {
-                if !self.note(&change) {
+                // The worker ends by itself after its last word; whether it said that word, the
+                // one who listens to it knows.
+                let is_done = own == "worker" && end == End::Code(0);
+                if !self.note(&change) && !is_done {
                     // A full queue means that the end of the run was asked for already.
                     let _ = lost.try_send(format!("the {own} ended by {end}"));
                 }

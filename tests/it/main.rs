@@ -3,5 +3,7 @@
 //! Wait for conditions with `support::eventually`, never for time; loopback and free ports only.
 
 mod keeper;
+mod load;
 mod support;
 mod tidy;
+mod toxiproxy;
