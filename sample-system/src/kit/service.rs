@@ -281,7 +281,7 @@ impl Service {
                 "a service can be served only once",
             )));
         };
-        let inside = routes::internal(&self.0, internal);
+        let inside = routes::internal(&self.0, internal).merge(routes::metrics(&self.0));
         let health = routes::health(&self.0);
         let close = CancellationToken::new();
         let mut servers = JoinSet::new();
