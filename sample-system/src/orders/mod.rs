@@ -9,9 +9,10 @@
 //!              release ◄── refund                           undo, for ever
 //! ```
 //!
-//! The truth is the event store (`events.rs`, folded by `aggregate.rs`); `view.rs` derives what clients read. The
-//! saga's memory is its log (`ledger.rs`); what could not go on comes back through `redrive.rs`. It never takes money
-//! or stock itself: `steps.rs` asks those who do. Read next: `machine.rs`, then `drive.rs`.
+//! The truth is the event store (`events.rs`, folded by `aggregate.rs`); `view.rs` derives what
+//! clients read. The saga's memory is its log (`ledger.rs`); what could not go on comes back
+//! through `redrive.rs`. It never takes money or stock itself: `steps.rs` asks those who do. Read
+//! next: `machine.rs`, then `drive.rs`.
 
 mod aggregate;
 mod api;
@@ -183,5 +184,6 @@ async fn keep_projecting(shop: Arc<Shop>, stop: Stop) {
 
 /// How long one step may take in all its tries: the saga comes back to it anyway.
 const STEP: Duration = Duration::from_millis(2_500);
-/// How long a charge or a refund may take: payments waits 2 s for the provider, we wait longer than payments.
+/// How long a charge or a refund may take: payments waits 2 s for the provider, we wait longer than
+/// payments.
 const MONEY: Duration = Duration::from_secs(4);

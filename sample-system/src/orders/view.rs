@@ -1,7 +1,8 @@
 //! The read model `order_view` and the projector that keeps it up to date with `events`.
 //!
-//! The view, its list of applied events and its offset change in one transaction, so an event is applied once,
-//! whatever dies when. The view knows nothing that the events do not say: it can be thrown away and built again.
+//! The view, its list of applied events and its offset change in one transaction, so an event is
+//! applied once, whatever dies when. The view knows nothing that the events do not say: it can be
+//! thrown away and built again.
 
 use std::time::Duration;
 
@@ -55,10 +56,9 @@ async fn apply(tx: &mut Tx, row: &Row) -> Result<(), StoreError> {
     let fact = fact_of(row)?;
     let changed = match &fact {
         Fact::Placed(wish) => {
-            let insert = sql(
-                "INSERT INTO order_view (order_id, user_id, state, items, version, placed_at, updated_at)
-                 VALUES ($1, $2, $3, $4, $5, $6, $6)",
-            );
+            let insert = sql("INSERT INTO order_view
+                     (order_id, user_id, state, items, version, placed_at, updated_at)
+                 VALUES ($1, $2, $3, $4, $5, $6, $6)");
             let insert = insert.bind(id.clone()).bind(wish.user_id.clone());
             let insert = insert
                 .bind(State::Placed.name())
@@ -179,7 +179,8 @@ pub(super) async fn find(view: &Store, order_id: &str) -> Result<Option<Value>, 
     row.as_ref().map(shown).transpose()
 }
 
-/// The newest orders of a user, at most `limit`, older than the order `before` (empty = from the newest).
+/// The newest orders of a user, at most `limit`, older than the order `before` (empty = from the
+/// newest).
 ///
 /// # Errors
 /// The store's.
