@@ -2,8 +2,8 @@
 //!
 //! Inbox row, effect, further events and ledger row are one transaction; the message is acknowledged
 //! after its commit. Killed in between, the message comes again and the inbox knows it. A transient
-//! failure is tried again after 0.2, 1, then 5 s and dies at the fifth delivery; an unreadable event
-//! dies at once. Both keep their reason.
+//! failure is tried again after 0.2, 1, then 5 s and dies at the fifth delivery (not when it is our own
+//! database that is locked or slow: that goes on for ever); an unreadable event dies at once. Both keep their reason.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +36,18 @@ pub enum HandleError {
     /// The database failed: delivered again after a pause.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl HandleError {
+    /// Whether the event may be what is wrong. A database of ours that is locked or slow is no reason to
+    /// give up an event, however long it lasts.
+    fn may_be_the_event(&self) -> bool {
+        let ours = matches!(
+            self,
+            Self::Store(StoreError::Busy | StoreError::TimedOut(..) | StoreError::Killed(_))
+        );
+        !ours
+    }
 }
 
 impl From<sqlx::Error> for HandleError {
@@ -145,7 +157,7 @@ impl Consumer {
         match applied {
             Ok(()) => Verdict::Ack,
             Err(HandleError::Poison(reason)) => Verdict::Dead(format!("poison: {reason}")),
-            Err(error) if delivery.deliveries >= DELIVERIES_MAX => {
+            Err(error) if delivery.deliveries >= DELIVERIES_MAX && error.may_be_the_event() => {
                 Verdict::Dead(format!("failed {DELIVERIES_MAX} times: {error}"))
             }
             Err(error) => {
