@@ -167,8 +167,8 @@ fn deadline_ms(config: &Config) -> Result<i64, ConfigError> {
 async fn keep_projecting(shop: Arc<Shop>, stop: Stop) {
     while !stop.asked() {
         let pause = match view::project(&shop.store, &shop.killpoints).await {
-            Ok(0) => view::LOOK,
-            Ok(_) => continue,
+            Ok(view::BATCH) => continue,
+            Ok(_) => view::LOOK,
             Err(error) => {
                 tracing::warn!(%error, "projection waits");
                 view::LOOK
@@ -176,10 +176,16 @@ async fn keep_projecting(shop: Arc<Shop>, stop: Stop) {
         };
         tokio::select! {
             () = stop.wait() => {}
-            () = shop.appended.notified() => {}
+            () = gathered(&shop) => {}
             () = tokio::time::sleep(pause) => {}
         }
     }
+}
+
+/// Returns soon after events were appended: a stream of single ones becomes few transactions.
+async fn gathered(shop: &Shop) {
+    shop.appended.notified().await;
+    tokio::time::sleep(view::GATHER).await;
 }
 
 /// How long one step may take in all its tries: the saga comes back to it anyway.

@@ -15,7 +15,9 @@ use crate::kit::killpoint::KillPoints;
 use crate::kit::store::{Row, RowExt, Store, StoreError, Tx, sql};
 
 /// Events applied in one transaction.
-const BATCH: i64 = 100;
+pub(super) const BATCH: usize = 100;
+/// How long it gathers events before it applies them: the price is the view's lag.
+pub(super) const GATHER: Duration = Duration::from_millis(15);
 /// How often it looks when nobody wakes it.
 pub(super) const LOOK: Duration = Duration::from_millis(250);
 
@@ -36,7 +38,7 @@ pub(super) async fn project(store: &Store, killpoints: &KillPoints) -> Result<us
         "SELECT seq, event_id, aggregate_id, version, type, data, at FROM events
          WHERE seq > $1 ORDER BY seq LIMIT $2",
     );
-    let rows = tx.rows(select.bind(position).bind(BATCH)).await?;
+    let rows = tx.rows(select.bind(position).bind(BATCH as i64)).await?;
     for row in &rows {
         apply(&mut tx, row).await?;
     }
