@@ -127,37 +127,4 @@ fn render(event: &Event) -> Vec<(&'static str, String)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::kit::context::Context;
-
-    #[test]
-    fn an_order_that_ends_is_told_on_two_channels() {
-        let event = Event::new(
-            "order.confirmed",
-            "o1",
-            4,
-            &Context::background(),
-            json!({}),
-        );
-        let channels: Vec<_> = render(&event)
-            .into_iter()
-            .map(|(channel, _)| channel)
-            .collect();
-        assert_eq!(channels, ["email", "push"]);
-    }
-
-    #[test]
-    fn an_unknown_type_says_nothing() {
-        let event = Event::new(
-            "order.teleported",
-            "o1",
-            4,
-            &Context::background(),
-            json!({}),
-        );
-        assert!(render(&event).is_empty());
-    }
-}
+mod tests;

@@ -153,15 +153,15 @@ async fn take(app: &App, queue: &str, wish: &Fetch) -> Result<Vec<Delivery>, Api
 
 #[derive(Deserialize)]
 struct Ack {
-    tag: String,
+    tags: Vec<String>,
 }
 
 async fn ack(
     State(app): State<App>,
     Path(queue): Path<String>,
-    Json(Ack { tag }): Json<Ack>,
+    Json(Ack { tags }): Json<Ack>,
 ) -> Result<Json<Value>, ApiError> {
-    settle(&app, Operation::Ack { queue, tag }).await
+    settle(&app, Operation::Ack { queue, tags }).await
 }
 
 #[derive(Deserialize)]

@@ -41,7 +41,7 @@ pub(super) enum Operation {
     },
     Ack {
         queue: String,
-        tag: String,
+        tags: Vec<String>,
     },
     Nack {
         queue: String,
@@ -87,11 +87,13 @@ pub(super) async fn apply(tx: &mut Tx, operation: &Operation) -> Result<Answer, 
             incarnation,
             max,
         } => fetch(tx, queue, consumer, incarnation, *max).await,
-        Operation::Ack { queue, tag } => {
-            let delete = sql("DELETE FROM messages WHERE queue = $1 AND tag = $2");
-            tx.execute(delete.bind(queue).bind(tag))
-                .await
-                .map(Answer::Changed)
+        Operation::Ack { queue, tags } => {
+            let mut gone = 0;
+            for tag in tags {
+                let delete = sql("DELETE FROM messages WHERE queue = $1 AND tag = $2");
+                gone += tx.execute(delete.bind(queue).bind(tag)).await?;
+            }
+            Ok(Answer::Changed(gone))
         }
         Operation::Nack {
             queue,

@@ -1,5 +1,5 @@
-//! `catalog`: what there is to buy, and for how much. Reading is open to everybody; changing asks for the role `admin`,
-//! which the gateway vouches for in `x-user-roles`.
+//! `catalog`: what there is to buy, and for how much. Reading is open to everybody; changing asks
+//! for the role `admin`, which the gateway vouches for in `x-user-roles`.
 //!
 //! It knows no stock and no orders. Money is in cents.
 

@@ -1,7 +1,8 @@
 //! Admission: token and rate limit, before anything else is looked at.
 //!
-//! Missing token 401, expired 401 (a refresh helps), anything else 403. The limit is a leaky bucket per user: a burst of
-//! the whole allowance, then one more each time that one has leaked out. Users of the tier `load` are not limited.
+//! Missing token 401, expired 401 (a refresh helps), anything else 403. The limit is a leaky bucket
+//! per user: a burst of the whole allowance, then one more each time that one has leaked out. Users
+//! of the tier `load` are not limited.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,7 +20,8 @@ use crate::users::token::{BadToken, Claims, Tokens};
 const PER_MINUTE: u32 = 100;
 /// All visitors without a token share one bucket, this much larger.
 const ANONYMOUS_FACTOR: u32 = 10;
-/// Buckets that are full again are forgotten after this many requests, so that memory stays bounded.
+/// Buckets that are full again are forgotten after this many requests, so that memory stays
+/// bounded.
 const SWEEP_EVERY: u32 = 10_000;
 
 /// Somebody with a good token.
@@ -67,7 +69,8 @@ impl Door {
         }
     }
 
-    /// Lets a request in, or says why not. `None` = a visitor without a token, where none is needed.
+    /// Lets a request in, or says why not. `None` = a visitor without a token, where none is
+    /// needed.
     ///
     /// # Errors
     /// 401, 403 or 429.

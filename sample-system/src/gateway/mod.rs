@@ -1,7 +1,9 @@
-//! `gateway`: the one door. Who are you, are you too fast, who answers this: in this order, then it gets out of the way.
+//! `gateway`: the one door. Who are you, are you too fast, who answers this: in this order, then it
+//! gets out of the way.
 //!
-//! It holds no data and makes nothing up. What comes from outside in `x-user-…` is dropped; what goes inside in these
-//! headers was proved by a token. Read next: `door.rs` (admission), `route.rs` (who answers).
+//! It holds no data and makes nothing up. What comes from outside in `x-user-…` is dropped; what
+//! goes inside in these headers was proved by a token. Read next: `door.rs` (admission), `route.rs`
+//! (who answers).
 
 mod door;
 mod route;
@@ -107,7 +109,8 @@ impl Gateway {
     }
 }
 
-/// The request as it goes inside: same method, path without `/api`, proven identity instead of claimed.
+/// The request as it goes inside: same method, path without `/api`, proven identity instead of
+/// claimed.
 fn request(
     route: &Route,
     method: &Method,

@@ -1,8 +1,8 @@
 //! `inventory`: how much there is of each product, and for whom some of it is held.
 //!
-//! `PUT /reservations/{order}` holds, `POST …/release` gives back, `POST …/commit` sells; each may be repeated, in any
-//! order, with the effect of once. `POST /intake` is the warehouse's door. It knows nothing of orders but their ids,
-//! and of prices nothing. Read next: `stock.rs`.
+//! `PUT /reservations/{order}` holds, `POST …/release` gives back, `POST …/commit` sells; each may
+//! be repeated, in any order, with the effect of once. `POST /intake` is the warehouse's door. It
+//! knows nothing of orders but their ids, and of prices nothing. Read next: `stock.rs`.
 
 mod stock;
 
@@ -162,7 +162,8 @@ async fn report(State(app): State<App>) -> Result<Json<Value>, ApiError> {
     Ok(app.evidence.answer(stock::report(&app.store).await?))
 }
 
-/// New products get a row; a cancelled order frees what is still held for it (the saga usually did before).
+/// New products get a row; a cancelled order frees what is still held for it (the saga usually did
+/// before).
 struct Listener;
 
 impl Handler for Listener {

@@ -2,16 +2,15 @@
 //!
 //! Inbox row, effect, further events and ledger row are one transaction; the message is acknowledged
 //! after its commit. Killed in between, the message comes again and the inbox knows it. A transient
-//! failure is tried again after 0.2, 1, then 5 s and dies at the fifth delivery; an unreadable event
-//! dies at once. Both keep their reason.
+//! failure is tried again after 0.2, 1, then 5 s and dies at the fifth delivery (not when it is our own
+//! database that is locked or slow: that goes on for ever); an unreadable event dies at once. Both keep their reason.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use futures_util::stream::{self, StreamExt};
 
-use super::bus::{Bus, Delivery};
+use super::bus::{Bus, BusError, Delivery};
 use super::clock::{mono_ns, wall_ms};
 use super::event::Event;
 use super::killpoint::{KillPoints, Killed};
@@ -37,6 +36,18 @@ pub enum HandleError {
     /// The database failed: delivered again after a pause.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl HandleError {
+    /// Whether the event may be what is wrong. A database of ours that is locked or slow is no reason to
+    /// give up an event, however long it lasts.
+    fn may_be_the_event(&self) -> bool {
+        let ours = matches!(
+            self,
+            Self::Store(StoreError::Busy | StoreError::TimedOut(..) | StoreError::Killed(_))
+        );
+        !ours
+    }
 }
 
 impl From<sqlx::Error> for HandleError {
@@ -121,17 +132,19 @@ impl Consumer {
         }
     }
 
-    /// Handles the messages in order (there is one writer anyway), and settles them side by side.
+    /// Handles the messages in order (there is one writer anyway), then settles them: what went well
+    /// with one word, the rest one by one.
     async fn take(&self, deliveries: Vec<Delivery>) {
-        let mut settled = Vec::with_capacity(deliveries.len());
+        let mut done = Vec::with_capacity(deliveries.len());
         for delivery in deliveries {
-            let verdict = self.judge(&delivery).await;
-            settled.push(self.settle(delivery, verdict));
+            match self.judge(&delivery).await {
+                Verdict::Ack => done.push(delivery.tag),
+                verdict => self.settle(delivery, verdict).await,
+            }
         }
-        stream::iter(settled)
-            .buffer_unordered(8)
-            .collect::<Vec<()>>()
-            .await;
+        if !done.is_empty() {
+            self.warn(self.bus.ack(self.spec.queue, &done).await);
+        }
     }
 
     async fn judge(&self, delivery: &Delivery) -> Verdict {
@@ -144,7 +157,7 @@ impl Consumer {
         match applied {
             Ok(()) => Verdict::Ack,
             Err(HandleError::Poison(reason)) => Verdict::Dead(format!("poison: {reason}")),
-            Err(error) if delivery.deliveries >= DELIVERIES_MAX => {
+            Err(error) if delivery.deliveries >= DELIVERIES_MAX && error.may_be_the_event() => {
                 Verdict::Dead(format!("failed {DELIVERIES_MAX} times: {error}"))
             }
             Err(error) => {
@@ -197,19 +210,24 @@ impl Consumer {
         tx.execute(upsert).await.map(drop)
     }
 
-    /// Tells the bus. If that fails the message comes again, and the inbox knows it.
+    /// Tells the bus that a message was not handled.
     async fn settle(&self, delivery: Delivery, verdict: Verdict) {
-        let (queue, tag) = (self.spec.queue, delivery.tag.as_str());
-        let told = match &verdict {
-            Verdict::Ack => self.bus.ack(queue, tag).await,
-            Verdict::Again(delay_ms) => self.bus.nack(queue, tag, *delay_ms).await,
+        let (queue, tag) = (self.spec.queue, delivery.tag);
+        let told = match verdict {
+            Verdict::Ack => self.bus.ack(queue, &[tag]).await,
+            Verdict::Again(delay_ms) => self.bus.nack(queue, &tag, delay_ms).await,
             Verdict::Dead(reason) => {
                 tracing::error!(queue, key = %delivery.routing_key, %reason, "dead letter");
-                self.bus.dead(queue, tag, reason).await
+                self.bus.dead(queue, &tag, &reason).await
             }
         };
+        self.warn(told);
+    }
+
+    /// A bus that was not told delivers again, and the inbox knows the event.
+    fn warn(&self, told: Result<(), BusError>) {
         if let Err(error) = told {
-            tracing::warn!(queue, %error, "the bus was not told, the message will come again");
+            tracing::warn!(queue = self.spec.queue, %error, "the bus was not told");
         }
     }
 }

@@ -78,8 +78,12 @@ impl Bus for FakeBus {
         })
     }
 
-    fn ack<'a>(&'a self, _queue: &'a str, tag: &'a str) -> BoxFuture<'a, Result<(), BusError>> {
-        self.note(Said::Ack(tag.to_owned()))
+    fn ack<'a>(
+        &'a self,
+        _queue: &'a str,
+        tags: &'a [String],
+    ) -> BoxFuture<'a, Result<(), BusError>> {
+        self.note(Said::Ack(tags.join(",")))
     }
 
     fn nack<'a>(

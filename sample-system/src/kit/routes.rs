@@ -11,6 +11,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::breaker::State as BreakerState;
 use super::bus::Bus;
 use super::error::ApiError;
 use super::evidence::{Evidence, Page, require_token, row_json};
@@ -29,6 +30,13 @@ pub(super) fn health(shared: &Arc<Shared>) -> Router {
         .route("/health/ready", get(ready))
         .route("/actuator/health/readiness", get(ready))
         .route("/health", get(ready))
+        .with_state(Arc::clone(shared))
+}
+
+/// Metrics in Prometheus' text format; for operators, without a token, as scrapers have none.
+pub(super) fn metrics(shared: &Arc<Shared>) -> Router {
+    Router::new()
+        .route("/metrics", get(scrape))
         .with_state(Arc::clone(shared))
 }
 
@@ -183,6 +191,31 @@ async fn idempotency(State(shared): App, Path(key): Path<String>) -> Result<Json
         &["key", "request_hash", "state", "status", "created_at"],
     )?;
     Ok(evidence(&shared).answer(row))
+}
+
+/// Requests in flight, unsent events, and per edge the state of its breaker (0 closed, 1 half-open,
+/// 2 open) and its counters.
+async fn scrape(State(shared): App) -> String {
+    let mut text = format!("shop_requests_in_flight {}\n", shared.in_flight.now());
+    if let Ok(store) = store(&shared)
+        && let Ok(backlog) = outbox::backlog(&store).await
+    {
+        text += &format!("shop_outbox_unsent {}\n", backlog["unsent"]);
+    }
+    for edge in lock(&shared.edges).iter() {
+        let state = match edge.breaker().state() {
+            BreakerState::Closed => 0,
+            BreakerState::HalfOpen => 1,
+            BreakerState::Open => 2,
+        };
+        let callee = edge.callee();
+        text += &format!("shop_breaker_state{{callee=\"{callee}\"}} {state}\n");
+        let view = edge.view();
+        for (name, value) in view["counters"].as_object().into_iter().flatten() {
+            text += &format!("shop_edge_{name}_total{{callee=\"{callee}\"}} {value}\n");
+        }
+    }
+    text
 }
 
 fn bus(shared: &Shared) -> Result<(Arc<dyn Bus>, Vec<&'static str>), ApiError> {

@@ -39,6 +39,8 @@ use super::telemetry;
 
 /// How long requests in flight may take after the signal.
 const DRAIN: Duration = Duration::from_secs(20);
+/// How long answers may take to leave after their handlers are done.
+const CLOSE: Duration = Duration::from_secs(1);
 /// How long the background work may take to end after that.
 const WIND_UP: Duration = Duration::from_secs(10);
 /// The pause between tries to open a database that is locked.
@@ -281,7 +283,7 @@ impl Service {
                 "a service can be served only once",
             )));
         };
-        let inside = routes::internal(&self.0, internal);
+        let inside = routes::internal(&self.0, internal).merge(routes::metrics(&self.0));
         let health = routes::health(&self.0);
         let close = CancellationToken::new();
         let mut servers = JoinSet::new();
@@ -329,8 +331,14 @@ impl Service {
             tracing::warn!(%killed, "shutdown cut short");
             return Err(RunError::WorkCut(drained.cut));
         }
+        // Finished answers are still on their way out; idle connections close by themselves.
+        let closed = async { while servers.join_next().await.is_some() {} };
+        tokio::select! {
+            () = closed => {}
+            () = shared.stop.wait_now() => {}
+            () = tokio::time::sleep(CLOSE) => {}
+        }
         let tasks_cut = self.wind_up().await;
-        servers.abort_all();
         let store = lock(&shared.stores).take();
         if let Some(store) = store {
             store.close().await;

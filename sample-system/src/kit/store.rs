@@ -237,7 +237,8 @@ impl Tx {
     /// Runs a writing statement; answers the number of rows it changed.
     ///
     /// # Errors
-    /// The statement fails or takes too long. [`StoreError::Unique`] leaves the transaction usable.
+    /// The statement fails or takes too long. After any of them only dropping the transaction is
+    /// portable; where a key may exist, say `ON CONFLICT DO NOTHING` and look at the number of rows.
     pub async fn execute(&mut self, query: Query<'_>) -> Result<u64, StoreError> {
         let done = bounded("write", STATEMENT, query.execute(&mut *self.inner)).await?;
         Ok(done.rows_affected())
@@ -343,3 +344,6 @@ const KIT_TABLES: [&str; 6] = [
         status BIGINT, response TEXT, created_at BIGINT NOT NULL)",
     "CREATE INDEX IF NOT EXISTS idempotency_age ON idempotency (created_at)",
 ];
+
+#[cfg(test)]
+mod tests;

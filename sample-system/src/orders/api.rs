@@ -1,4 +1,5 @@
-//! What the gateway asks of `orders`. It trusts `x-user-id`, which only the gateway can set: this port is not public.
+//! What the gateway asks of `orders`. It trusts `x-user-id`, which only the gateway can set: this
+//! port is not public.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +53,8 @@ pub(super) fn routes(shop: &Arc<Shop>, config: &Config) -> Router {
         .with_state(api)
 }
 
-/// `{"sku": "A1", "quantity": 1}` or `{"items": [{"sku": …, "quantity": …}, …]}`, with an optional `method`.
+/// `{"sku": "A1", "quantity": 1}` or `{"items": [{"sku": …, "quantity": …}, …]}`, with an optional
+/// `method`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PlaceOrder {

@@ -1,10 +1,12 @@
 //! The driver: does what `machine` says, one saga at a time, and writes down how it went.
 //!
-//! Everything known is committed before anything new is tried: the end of one step, the facts that follow from it and
-//! the start of the next step are one transaction. Between two commits there is exactly one call, so a death at any
-//! moment leaves at most one unknown step, which is repeated with the same key.
+//! Everything known is committed before anything new is tried: the end of one step, the facts that
+//! follow from it and the start of the next step are one transaction. Between two commits there is
+//! exactly one call, so a death at any moment leaves at most one unknown step, which is repeated
+//! with the same key.
 //!
-//! It never waits for time: a saga that cannot go on is parked with a due time, and `redrive.rs` comes back to it.
+//! It never waits for time: a saga that cannot go on is parked with a due time, and `redrive.rs`
+//! comes back to it.
 
 use std::sync::Arc;
 
@@ -20,11 +22,14 @@ use crate::kit::clock::wall_ms;
 use crate::kit::event::Event;
 use crate::kit::store::StoreError;
 
-/// A saga at work is due again after this, longer than any call of a step takes; it matters only if we die.
+/// A saga at work is due again after this, longer than any call of a step takes; it matters only if
+/// we die.
 const AT_WORK_MS: i64 = 6_000;
-/// Undone or repeated this often without success, a saga counts as stuck: shown, alerted, still tried.
+/// Undone or repeated this often without success, a saga counts as stuck: shown, alerted, still
+/// tried.
 const STUCK_AFTER: i64 = 30;
-/// How often a drive starts over when the order changed under it (the customer cancels at most once).
+/// How often a drive starts over when the order changed under it (the customer cancels at most
+/// once).
 const RELOADS_MAX: usize = 3;
 /// The longest pause between two attempts at one step.
 const PAUSE_MAX_MS: i64 = 5_000;
@@ -59,8 +64,8 @@ pub(super) struct Run {
     answer: Option<oneshot::Sender<Order>>,
 }
 
-/// Drives the saga `id` as far as it goes now, starting with what the caller has just written, if anything, instead of
-/// reading it again.
+/// Drives the saga `id` as far as it goes now, starting with what the caller has just written, if
+/// anything, instead of reading it again.
 ///
 /// # Errors
 /// The store's. The saga stays due.
@@ -92,7 +97,8 @@ pub(super) async fn drive(
 }
 
 impl Run {
-    /// A saga at work; `answer` gets the order once it is final, and is dropped when that takes longer.
+    /// A saga at work; `answer` gets the order once it is final, and is dropped when that takes
+    /// longer.
     pub(super) fn new(
         shop: &Arc<Shop>,
         record: Record,
@@ -139,7 +145,8 @@ impl Run {
         }
     }
 
-    /// One attempt at a step: start on disk, call, end in memory (on disk with whatever comes next).
+    /// One attempt at a step: start on disk, call, end in memory (on disk with whatever comes
+    /// next).
     async fn attempt(&mut self, step: Step) -> Result<Option<Driven>, DriveError> {
         self.note(step, Phase::Start, None);
         self.save(Some(step), wall_ms() + AT_WORK_MS, 0).await?;
@@ -220,7 +227,8 @@ impl Run {
             Ok(()) => self.note(step, Phase::UndoOk, None),
             // Seeded defect m10: the error of a compensation is logged and forgotten.
             Err(why) if self.shop.swallows_undo_errors => {
-                tracing::error!(order = %self.record.id, step = step.name(), why, "compensation failed");
+                let order = &self.record.id;
+                tracing::error!(order, step = step.name(), why, "compensation failed");
                 self.note(step, Phase::UndoOk, None);
             }
             Err(why) => {
@@ -328,15 +336,17 @@ impl Run {
     }
 }
 
-/// How long to wait after the nth attempt: forward steps stay eager, because they have a deadline and the pace of
-/// re-drives is limited elsewhere; what is repeated for ever backs off. Full jitter over the upper half.
+/// How long to wait after the nth attempt: forward steps stay eager, because they have a deadline
+/// and the pace of re-drives is limited elsewhere; what is repeated for ever backs off. Full jitter
+/// over the upper half.
 fn pause_ms(tries: i64, for_ever: bool) -> i64 {
     let doublings = if for_ever { tries.clamp(1, 4) - 1 } else { 0 };
     let ceiling = (1_000 << doublings).min(PAUSE_MAX_MS);
     rand::random_range(ceiling / 2..=ceiling)
 }
 
-/// Seeded defect m6: what was just committed is told to the bus directly; if that fails, nobody ever hears of it.
+/// Seeded defect m6: what was just committed is told to the bus directly; if that fails, nobody
+/// ever hears of it.
 pub(super) async fn publish_unsafely(shop: &Shop, events: &[Event]) {
     if !events.is_empty()
         && let Err(error) = shop.bus.publish(events).await

@@ -1,8 +1,8 @@
 //! The event store: append at an expected version, read back in order. It never updates or deletes.
 //!
-//! Two writers that both saw version n cannot both append n + 1: the unique key refuses the later one, which the
-//! caller sees as [`StoreError::Unique`] and answers with a fresh look at the order. Public facts go into the outbox
-//! in the same transaction, under the same event id.
+//! Two writers that both saw version n cannot both append n + 1: the unique key refuses the later
+//! one, which the caller sees as [`StoreError::Unique`] and answers with a fresh look at the order.
+//! Public facts go into the outbox in the same transaction, under the same event id.
 
 use serde_json::{Value, json};
 
@@ -22,7 +22,8 @@ pub(super) enum Publish {
     AfterCommit,
 }
 
-/// Appends facts after version `from`; answers the events that the caller must publish itself (none by outbox).
+/// Appends facts after version `from`; answers the events that the caller must publish itself (none
+/// by outbox).
 ///
 /// # Errors
 /// [`StoreError::Unique`] when somebody else appended first; any other of the store.

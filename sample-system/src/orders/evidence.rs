@@ -1,4 +1,5 @@
-//! What `orders` tells operators, and whoever judges it: sagas with their steps, events, the projection.
+//! What `orders` tells operators, and whoever judges it: sagas with their steps, events, the
+//! projection.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,7 +1,8 @@
 //! The saga's memory: its row, its log, and who works on it.
 //!
-//! Every write carries the epoch that its worker claimed the saga with, and the state it saw; a worker that was
-//! thought dead and was replaced changes nothing any more (fencing). It decides nothing: see `machine.rs`.
+//! Every write carries the epoch that its worker claimed the saga with, and the state it saw; a
+//! worker that was thought dead and was replaced changes nothing any more (fencing). It decides
+//! nothing: see `machine.rs`.
 
 use super::machine::{self, Mode, Phase, Saga, Step};
 use crate::kit::clock::{mono_ns, wall_ms};
@@ -107,8 +108,8 @@ pub(super) async fn insert(
     tx.execute(insert).await.map(drop)
 }
 
-/// Writes a saga's new state and the rows that led there. `false` = fenced: another worker has it, or its state
-/// changed under us; the caller drops the transaction.
+/// Writes a saga's new state and the rows that led there. `false` = fenced: another worker has it,
+/// or its state changed under us; the caller drops the transaction.
 ///
 /// # Errors
 /// The store's.
@@ -121,8 +122,8 @@ pub(super) async fn save(
 ) -> Result<bool, StoreError> {
     let ended_at = (!record.saga.mode.is_open()).then(wall_ms);
     let update = sql(
-        "UPDATE saga SET state = $1, step = $2, deadline = $3, next_at = $4, attempts = $5, stuck = $6,
-                ended_at = $7
+        "UPDATE saga SET state = $1, step = $2, deadline = $3, next_at = $4, attempts = $5,
+                stuck = $6, ended_at = $7
          WHERE id = $8 AND epoch = $9 AND state = $10",
     );
     let update = update
@@ -211,8 +212,8 @@ fn named<T>(row: &Row, column: &str, read: fn(&str) -> Option<T>) -> Result<T, S
     read(&name).ok_or_else(|| StoreError::Corrupt(format!("saga {column} `{name}`")))
 }
 
-/// Takes over what an earlier start of this worker left: at once, because two processes of one name never run.
-/// Answers how many sagas it resumed.
+/// Takes over what an earlier start of this worker left: at once, because two processes of one name
+/// never run. Answers how many sagas it resumed.
 ///
 /// # Errors
 /// The store's.
@@ -250,7 +251,8 @@ pub(super) async fn beat(store: &Store, worker: &Worker) -> Result<(), StoreErro
     store.execute(beat).await.map(drop)
 }
 
-/// Who has open sagas beside this worker, and how far their beats have come; 0 for one that never beat.
+/// Who has open sagas beside this worker, and how far their beats have come; 0 for one that never
+/// beat.
 ///
 /// # Errors
 /// The store's.

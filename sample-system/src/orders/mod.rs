@@ -9,9 +9,10 @@
 //!              release ◄── refund                           undo, for ever
 //! ```
 //!
-//! The truth is the event store (`events.rs`, folded by `aggregate.rs`); `view.rs` derives what clients read. The
-//! saga's memory is its log (`ledger.rs`); what could not go on comes back through `redrive.rs`. It never takes money
-//! or stock itself: `steps.rs` asks those who do. Read next: `machine.rs`, then `drive.rs`.
+//! The truth is the event store (`events.rs`, folded by `aggregate.rs`); `view.rs` derives what
+//! clients read. The saga's memory is its log (`ledger.rs`); what could not go on comes back
+//! through `redrive.rs`. It never takes money or stock itself: `steps.rs` asks those who do. Read
+//! next: `machine.rs`, then `drive.rs`.
 
 mod aggregate;
 mod api;
@@ -166,8 +167,8 @@ fn deadline_ms(config: &Config) -> Result<i64, ConfigError> {
 async fn keep_projecting(shop: Arc<Shop>, stop: Stop) {
     while !stop.asked() {
         let pause = match view::project(&shop.store, &shop.killpoints).await {
-            Ok(0) => view::LOOK,
-            Ok(_) => continue,
+            Ok(view::BATCH) => continue,
+            Ok(_) => view::LOOK,
             Err(error) => {
                 tracing::warn!(%error, "projection waits");
                 view::LOOK
@@ -175,13 +176,20 @@ async fn keep_projecting(shop: Arc<Shop>, stop: Stop) {
         };
         tokio::select! {
             () = stop.wait() => {}
-            () = shop.appended.notified() => {}
+            () = gathered(&shop) => {}
             () = tokio::time::sleep(pause) => {}
         }
     }
 }
 
+/// Returns soon after events were appended: a stream of single ones becomes few transactions.
+async fn gathered(shop: &Shop) {
+    shop.appended.notified().await;
+    tokio::time::sleep(view::GATHER).await;
+}
+
 /// How long one step may take in all its tries: the saga comes back to it anyway.
 const STEP: Duration = Duration::from_millis(2_500);
-/// How long a charge or a refund may take: payments waits 2 s for the provider, we wait longer than payments.
+/// How long a charge or a refund may take: payments waits 2 s for the provider, we wait longer than
+/// payments.
 const MONEY: Duration = Duration::from_secs(4);

@@ -1,7 +1,7 @@
 //! Placing and cancelling: the two commands that clients give.
 //!
-//! A placement is one transaction: the key, `order.placed`, its outbox row and the saga. What follows is the saga's
-//! business; whether anybody still listens is not.
+//! A placement is one transaction: the key, `order.placed`, its outbox row and the saga. What
+//! follows is the saga's business; whether anybody still listens is not.
 
 use std::sync::Arc;
 
@@ -102,7 +102,8 @@ async fn known(shop: &Shop, user_id: &str, key: &str, hash: &str) -> Result<Plac
     Ok(Placement::Known(id, Box::new(order)))
 }
 
-/// Cancels an order that is not confirmed yet; what happened so far is undone. Answers the order as it is then.
+/// Cancels an order that is not confirmed yet; what happened so far is undone. Answers the order as
+/// it is then.
 ///
 /// # Errors
 /// 404 when the user has no such order, 409 when it is past the point of no return.

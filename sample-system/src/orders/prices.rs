@@ -1,4 +1,5 @@
-//! The last prices that `catalog` told us: what an order is priced with while `catalog` does not answer.
+//! The last prices that `catalog` told us: what an order is priced with while `catalog` does not
+//! answer.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -46,7 +47,8 @@ impl LastPrices {
                 "INSERT INTO prices (sku, price_cents, at) VALUES ($1, $2, $3)
                  ON CONFLICT (sku) DO UPDATE SET price_cents = $2, at = $3",
             );
-            // A price that could not be kept is asked for again with the next order after a restart.
+            // A price that could not be kept is asked for again with the next order after a
+            // restart.
             if let Err(error) = store
                 .execute(upsert.bind(&sku).bind(cents).bind(wall_ms()))
                 .await

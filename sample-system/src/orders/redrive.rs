@@ -1,9 +1,11 @@
 //! Comes back to sagas that could not go on: after a pause, at their deadline, after a death.
 //!
 //! - Past the deadline: given up at once, because the customer's stock is held.
-//! - Waiting for another try: at most 70 each second in total, forward steps before undo, oldest first, so that
-//!   a callee that has just come back is not run over. One place in seven belongs to undo, so that it never starves.
-//! - Left by another worker whose beat stood still for 3 s of *our* clock: taken over under a new epoch.
+//! - Waiting for another try: at most 70 each second in total, forward steps before undo, oldest
+//!   first, so that a callee that has just come back is not run over. One place in seven belongs to
+//!   undo, so that it never starves.
+//! - Left by another worker whose beat stood still for 3 s of *our* clock: taken over under a new
+//!   epoch.
 //!
 //! It decides nothing about an order: `drive.rs` does what `machine.rs` says.
 
@@ -25,8 +27,8 @@ const TICK: Duration = Duration::from_millis(100);
 const PER_TICK: usize = 7;
 /// Of these, kept for undo while there is any.
 const UNDO_PER_TICK: usize = 1;
-/// Sagas given up per tick at most.
-const EXPIRED_PER_TICK: usize = 64;
+/// Sagas given up per tick at most: 100 each second.
+const EXPIRED_PER_TICK: usize = 10;
 /// How often a worker says that it is alive.
 const BEAT: Duration = Duration::from_secs(1);
 /// How long a beat may stand still.
@@ -71,15 +73,18 @@ pub(super) fn seat(shop: &Arc<Shop>, id: &str) -> Option<Seat> {
     })
 }
 
-/// Drives a saga in the background, unless it is being driven already.
-pub(super) fn start(shop: &Arc<Shop>, id: &str, fresh: Option<Run>) {
-    let Some(seat) = seat(shop, id) else { return };
+/// Drives a saga in the background. `false` = it is being driven already, or too many are.
+pub(super) fn start(shop: &Arc<Shop>, id: &str, fresh: Option<Run>) -> bool {
+    let Some(seat) = seat(shop, id) else {
+        return false;
+    };
     let shop = Arc::clone(shop);
     tokio::spawn(async move {
         if let Err(error) = drive::drive(&shop, &seat.id, fresh).await {
             tracing::warn!(order = seat.id, %error, "saga is left for later");
         }
     });
+    true
 }
 
 /// Resumes what was left behind, then works until asked to stop, then lets go of its sagas.
@@ -125,10 +130,14 @@ async fn resume(shop: &Shop) {
 
 async fn tick(shop: &Arc<Shop>) -> Result<(), StoreError> {
     let (store, worker) = (&shop.store, &shop.worker);
-    let at_work = shop.desk.at_work();
-    for id in ledger::due(store, worker, Due::Expired, EXPIRED_PER_TICK + at_work).await? {
-        start(shop, &id, None);
-    }
+    // Those at work may have passed their deadline too; they notice it themselves.
+    let seen = EXPIRED_PER_TICK + shop.desk.at_work();
+    let expired = ledger::due(store, worker, Due::Expired, seen).await?;
+    expired
+        .iter()
+        .filter(|id| start(shop, id, None))
+        .take(EXPIRED_PER_TICK)
+        .for_each(drop);
     let forward = ledger::due(store, worker, Due::Forward, PER_TICK).await?;
     let undo = ledger::due(store, worker, Due::Undo, PER_TICK).await?;
     for id in share(&forward, &undo) {

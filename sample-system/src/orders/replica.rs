@@ -1,5 +1,5 @@
-//! What `orders` keeps of other services' events: customers, so that an outage of `users` stops no order, and an empty
-//! cart for each new one.
+//! What `orders` keeps of other services' events: customers, so that an outage of `users` stops no
+//! order, and an empty cart for each new one.
 
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
@@ -9,8 +9,8 @@ use crate::kit::consumer::{HandleError, Handler};
 use crate::kit::event::Event;
 use crate::kit::store::{Tx, sql};
 
-/// The consumer of the queue `orders`. Events of payments and inventory are for the choreographed mode; the
-/// orchestrated saga asks instead of listening.
+/// The consumer of the queue `orders`. Events of payments and inventory are for the choreographed
+/// mode; the orchestrated saga asks instead of listening.
 pub(super) struct Replicas;
 
 #[derive(Deserialize)]

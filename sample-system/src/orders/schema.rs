@@ -1,11 +1,12 @@
 //! The tables of `orders`, and what each is for. The kit adds its own (outbox, inbox, ledger).
 //!
-//! - `events` is the truth: one row per fact, `(aggregate_id, version)` unique, so that two writers cannot both
-//!   append version n. `owes` is by how much the fact changes what the customer owes.
+//! - `events` is the truth: one row per fact, `(aggregate_id, version)` unique, so that two writers
+//!   cannot both append version n. `owes` is by how much the fact changes what the customer owes.
 //! - `placements` makes `POST /orders` repeatable: one order per user and `Idempotency-Key`.
 //! - `saga`, `saga_log` and `workers` are the saga's memory; there is none anywhere else.
-//! - `order_view`, `projected` and `projection_offset` belong to the projection and can be built again from `events`.
-//!   `projected` is an append-only list without a unique key, so that an event applied twice would show.
+//! - `order_view`, `projected` and `projection_offset` belong to the projection and can be built
+//!   again from `events`. `projected` is an append-only list without a unique key, so that an event
+//!   applied twice would show.
 //! - `customers`, `carts` and `prices` are replicas of what other services said last.
 
 /// All of them, each repeatable.

@@ -1,8 +1,8 @@
 //! The saga's calls to other services, and what each answer means for the order.
 //!
-//! A step is tried with the same idempotency key for ever, so an answer may be about an earlier attempt. Only an
-//! answer that says so counts as *refused* or *rejected*; everything else is unknown. Nothing here is remembered: the
-//! driver writes down how it went.
+//! A step is tried with the same idempotency key for ever, so an answer may be about an earlier
+//! attempt. Only an answer that says so counts as *refused* or *rejected*; everything else is
+//! unknown. Nothing here is remembered: the driver writes down how it went.
 
 use http::StatusCode;
 use serde::Deserialize;

@@ -1,7 +1,8 @@
 //! The read model `order_view` and the projector that keeps it up to date with `events`.
 //!
-//! The view, its list of applied events and its offset change in one transaction, so an event is applied once,
-//! whatever dies when. The view knows nothing that the events do not say: it can be thrown away and built again.
+//! The view, its list of applied events and its offset change in one transaction, so an event is
+//! applied once, whatever dies when. The view knows nothing that the events do not say: it can be
+//! thrown away and built again.
 
 use std::time::Duration;
 
@@ -14,7 +15,9 @@ use crate::kit::killpoint::KillPoints;
 use crate::kit::store::{Row, RowExt, Store, StoreError, Tx, sql};
 
 /// Events applied in one transaction.
-const BATCH: i64 = 100;
+pub(super) const BATCH: usize = 100;
+/// How long it gathers events before it applies them: the price is the view's lag.
+pub(super) const GATHER: Duration = Duration::from_millis(15);
 /// How often it looks when nobody wakes it.
 pub(super) const LOOK: Duration = Duration::from_millis(250);
 
@@ -35,7 +38,7 @@ pub(super) async fn project(store: &Store, killpoints: &KillPoints) -> Result<us
         "SELECT seq, event_id, aggregate_id, version, type, data, at FROM events
          WHERE seq > $1 ORDER BY seq LIMIT $2",
     );
-    let rows = tx.rows(select.bind(position).bind(BATCH)).await?;
+    let rows = tx.rows(select.bind(position).bind(BATCH as i64)).await?;
     for row in &rows {
         apply(&mut tx, row).await?;
     }
@@ -55,10 +58,9 @@ async fn apply(tx: &mut Tx, row: &Row) -> Result<(), StoreError> {
     let fact = fact_of(row)?;
     let changed = match &fact {
         Fact::Placed(wish) => {
-            let insert = sql(
-                "INSERT INTO order_view (order_id, user_id, state, items, version, placed_at, updated_at)
-                 VALUES ($1, $2, $3, $4, $5, $6, $6)",
-            );
+            let insert = sql("INSERT INTO order_view
+                     (order_id, user_id, state, items, version, placed_at, updated_at)
+                 VALUES ($1, $2, $3, $4, $5, $6, $6)");
             let insert = insert.bind(id.clone()).bind(wish.user_id.clone());
             let insert = insert
                 .bind(State::Placed.name())
@@ -179,7 +181,8 @@ pub(super) async fn find(view: &Store, order_id: &str) -> Result<Option<Value>, 
     row.as_ref().map(shown).transpose()
 }
 
-/// The newest orders of a user, at most `limit`, older than the order `before` (empty = from the newest).
+/// The newest orders of a user, at most `limit`, older than the order `before` (empty = from the
+/// newest).
 ///
 /// # Errors
 /// The store's.

@@ -1,5 +1,11 @@
 use std::path::Path;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::Request;
 use serde_json::{Value, json};
 
 use crate::testing::{Running, eventually};
@@ -147,4 +153,55 @@ async fn a_dead_provider_is_refused_by_name_and_nothing_is_charged() {
         shop.payments.get("/payments/o1").await.1["state"],
         "CHARGING"
     );
+}
+
+/// Stands before the provider, passes everything on, and loses the first reply.
+async fn lossy(psp: String) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let lost = Arc::new(AtomicBool::new(false));
+    let router = Router::new().fallback(move |request: Request| {
+        let (psp, lost) = (psp.clone(), Arc::clone(&lost));
+        async move {
+            let (parts, body) = request.into_parts();
+            let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+            let client = reqwest::Client::builder().no_proxy().build().unwrap();
+            let passed = client.request(parts.method, format!("{psp}{}", parts.uri));
+            let reply = passed
+                .headers(parts.headers)
+                .body(body)
+                .send()
+                .await
+                .unwrap();
+            let (status, body) = (reply.status(), reply.bytes().await.unwrap());
+            match lost.swap(true, Ordering::SeqCst) {
+                true => (status, body),
+                false => (http::StatusCode::INTERNAL_SERVER_ERROR, Bytes::new()),
+            }
+        }
+    });
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
+
+async fn charges_after_a_lost_reply(defects: &str) -> Vec<i64> {
+    let dir = tempfile::tempdir().unwrap();
+    let psp = Running::start("psp", dir.path(), &[]).await;
+    let bus = Running::start("bus", dir.path(), &[]).await;
+    let front = lossy(psp.url.clone()).await;
+    let defects = [("SHOP_DEFECTS", defects)];
+    let payments = start_payments(dir.path(), &front, &bus.url, &defects).await;
+    let shop = Shop { psp, bus, payments };
+    assert_eq!(shop.charge("o1").await.1["state"], "COMPLETED");
+    shop.ledger("o1").await
+}
+
+#[tokio::test]
+async fn a_lost_reply_is_asked_for_again_and_charges_once() {
+    assert_eq!(charges_after_a_lost_reply("").await, [1_250]);
+}
+
+#[tokio::test]
+async fn defect_m25_charges_again_after_a_lost_reply() {
+    assert_eq!(charges_after_a_lost_reply("m25").await, [1_250, 1_250]);
 }

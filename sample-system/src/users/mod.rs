@@ -1,8 +1,9 @@
 //! `users`: who there is, and how they prove it.
 //!
-//! Passwords are kept as Argon2id hashes and never leave; tokens say who, in which roles, for an hour; a refresh token
-//! works once. The unique key on `email` decides between two that register at the same time. Read next: `accounts.rs`
-//! (what is stored), `token.rs` (what is signed), `secret.rs` (what is hashed).
+//! Passwords are kept as Argon2id hashes and never leave; tokens say who, in which roles, for an
+//! hour; a refresh token works once. The unique key on `email` decides between two that register at
+//! the same time. Read next: `accounts.rs` (what is stored), `token.rs` (what is signed),
+//! `secret.rs` (what is hashed).
 
 mod accounts;
 mod secret;

@@ -1,7 +1,7 @@
 //! Hashing: Argon2id with little memory, on threads of its own, two at a time.
 //!
-//! At the usual cost a wave of logins takes both cores of a small machine from everybody else. The sample shows where
-//! to bound it; a real shop raises the cost and buys the cores.
+//! At the usual cost a wave of logins takes both cores of a small machine from everybody else. The
+//! sample shows where to bound it; a real shop raises the cost and buys the cores.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,8 +49,8 @@ impl Hasher {
         hash.map(|hash| hash.to_string()).map_err(|_| broken())
     }
 
-    /// Whether a password belongs to a hash. Without a hash it takes as long and answers no, so that nobody learns
-    /// which addresses are registered.
+    /// Whether a password belongs to a hash. Without a hash it takes as long and answers no, so
+    /// that nobody learns which addresses are registered.
     ///
     /// # Errors
     /// 503 when too many are waiting.

@@ -1,4 +1,5 @@
-//! Tokens: signed by `users`, checked by the gateway with the same secret. HS256 and nothing else, without leeway.
+//! Tokens: signed by `users`, checked by the gateway with the same secret. HS256 and nothing else,
+//! without leeway.
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode};

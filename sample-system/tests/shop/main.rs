@@ -1,4 +1,5 @@
-//! The whole shop in one process: nine services on free ports, each with its own database in a temporary folder.
+//! The whole shop in one process: nine services on free ports, each with its own database in a
+//! temporary folder.
 //!
 //! `boot.rs` starts and stops it; the other files say what must hold.
 

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::boot::Shop;
+use crate::boot::{Shop, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_payments_an_order_is_accepted_and_finished_later() {
@@ -162,4 +162,105 @@ async fn without_users_and_catalog_orders_go_on_with_what_was_known() {
     let path = format!("/internal/events/{}", second.text("id"));
     let events = shop.internal("orders", &path).await;
     assert!(events.to_string().contains("last-known"), "{events}");
+}
+
+/// Places an order while `orders` fails at a kill point, starts it again and lets it finish.
+async fn survives(killpoint: &str) {
+    let mut shop = Shop::open_with(&[("SHOP_KILLPOINT", killpoint)]).await;
+    let token = shop.login("load1").await;
+    let wish = json!({ "sku": "A1", "quantity": 1 });
+    let placed = shop.post("/api/orders", &token, "k1", wish.clone()).await;
+    assert_ne!(
+        placed.status, 201,
+        "{killpoint} was not reached: {placed:?}"
+    );
+    shop.stop("orders").await;
+    shop.start("orders");
+    shop.ready("orders").await;
+    // The client asks again with its key, as it should after no answer or a 202.
+    let known = shop.post("/api/orders", &token, "k1", wish).await;
+    let id = known.text("id");
+    shop.sees(&token, &id, "CONFIRMED").await;
+    shop.drained().await;
+    assert_eq!(shop.paid(&id).await, 450, "{killpoint}");
+    assert_eq!(
+        (
+            shop.stock("A1", "sold").await,
+            shop.stock("A1", "reserved").await
+        ),
+        (1, 0)
+    );
+    let sagas = shop.internal("orders", "/internal/sagas").await;
+    assert_eq!(
+        sagas["sagas"].as_array().map(Vec::len),
+        Some(1),
+        "{killpoint}: placed once"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dying_after_the_placement_loses_no_order() {
+    survives("orders.after_place_commit:1:fail").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dying_before_a_call_repeats_it() {
+    // The third start is the charge.
+    survives("saga.after_start_log:3:fail").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dying_after_a_call_repeats_it_with_the_effect_of_once() {
+    // The third call is the charge.
+    survives("saga.after_call_before_ok:3:fail").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_outage_opens_the_breaker_next_to_it_and_no_other() {
+    let mut shop = Shop::open().await;
+    let token = shop.login("load1").await;
+    shop.stop("psp").await;
+    let asks = (0..15).map(|n| {
+        let (shop, token) = (&shop, &token);
+        async move {
+            let wish = json!({ "sku": "A1", "quantity": 1 });
+            shop.post("/api/orders", token, &format!("k{n}"), wish)
+                .await
+        }
+    });
+    let placed = futures_util::future::join_all(asks).await;
+    assert!(
+        placed.iter().all(|answer| answer.status == 202),
+        "{placed:?}"
+    );
+    let opened = |breakers: serde_json::Value| {
+        let changes = breakers["transitions"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        changes
+            .iter()
+            .filter(|change| change["to"] == "OPEN")
+            .count()
+    };
+    until("the breaker of payments to open", || async {
+        opened(shop.internal("payments", "/internal/breakers").await) > 0
+    })
+    .await;
+    shop.start("psp");
+    for answer in &placed {
+        shop.sees(&token, &answer.text("id"), "CONFIRMED").await;
+    }
+    assert_eq!(
+        opened(shop.internal("orders", "/internal/breakers").await),
+        0
+    );
+    shop.drained().await;
+    assert_eq!(
+        (
+            shop.stock("A1", "sold").await,
+            shop.stock("A1", "reserved").await
+        ),
+        (15, 0)
+    );
 }

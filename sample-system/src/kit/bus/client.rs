@@ -136,8 +136,12 @@ impl Bus for BusClient {
         })
     }
 
-    fn ack<'a>(&'a self, queue: &'a str, tag: &'a str) -> BoxFuture<'a, Result<(), BusError>> {
-        Box::pin(self.settle(queue, "ack", json!({ "tag": tag })))
+    fn ack<'a>(
+        &'a self,
+        queue: &'a str,
+        tags: &'a [String],
+    ) -> BoxFuture<'a, Result<(), BusError>> {
+        Box::pin(self.settle(queue, "ack", json!({ "tags": tags })))
     }
 
     fn nack<'a>(

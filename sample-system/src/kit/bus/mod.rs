@@ -99,8 +99,9 @@ pub trait Bus: Send + Sync {
         max: u32,
     ) -> BoxFuture<'a, Result<Vec<Delivery>, BusError>>;
 
-    /// The message is handled; it is gone.
-    fn ack<'a>(&'a self, queue: &'a str, tag: &'a str) -> BoxFuture<'a, Result<(), BusError>>;
+    /// The messages are handled; they are gone. Refused when none of them was this consumer's any more.
+    fn ack<'a>(&'a self, queue: &'a str, tags: &'a [String])
+    -> BoxFuture<'a, Result<(), BusError>>;
 
     /// The message could not be handled; deliver it again after `delay_ms`.
     fn nack<'a>(

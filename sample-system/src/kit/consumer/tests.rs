@@ -175,6 +175,20 @@ async fn the_fifth_failure_is_the_last() {
 }
 
 #[tokio::test]
+async fn an_outage_of_the_own_database_kills_no_event() {
+    let bench = Bench::new().await;
+    let consumer = bench.consumer(0, "");
+    let held = bench.store.begin().await.unwrap();
+    let said = bench.deliver(&consumer, &event("a.a"), 50).await;
+    assert_eq!(said, Said::Nack("t".to_owned(), 5_000));
+    drop(held);
+    assert_eq!(
+        bench.deliver(&consumer, &event("a.b"), 51).await,
+        Said::Ack("t".to_owned())
+    );
+}
+
+#[tokio::test]
 async fn poison_dies_at_once_with_its_reason_and_without_effect() {
     let bench = Bench::new().await;
     let consumer = bench.consumer(0, "");

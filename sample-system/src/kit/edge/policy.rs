@@ -62,7 +62,7 @@ impl EdgePolicy {
         let timeout_ms = if profile == Profile::Fast {
             4_000
         } else {
-            3_000
+            5_000
         };
         Self {
             timeout_ms,
