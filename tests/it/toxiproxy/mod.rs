@@ -1,5 +1,7 @@
 //! The proxy server as its users meet it: over its API and its sockets.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod api;
 mod connections;
 mod life;
