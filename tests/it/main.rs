@@ -5,3 +5,4 @@
 mod keeper;
 mod support;
 mod tidy;
+mod toxiproxy;

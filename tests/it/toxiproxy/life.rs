@@ -61,8 +61,15 @@ async fn dead_callee_refuses_and_live_connections_are_left_to_it() {
         Some(ErrorKind::ConnectionRefused)
     );
     assert!(!link.stats().await.listening);
-    let taken = tokio::net::TcpSocket::new_v4().unwrap().bind(link.listen).unwrap_err();
-    assert_eq!(taken.kind(), ErrorKind::AddrInUse, "the port is kept meanwhile");
+    let taken = tokio::net::TcpSocket::new_v4()
+        .unwrap()
+        .bind(link.listen)
+        .unwrap_err();
+    assert_eq!(
+        taken.kind(),
+        ErrorKind::AddrInUse,
+        "the port is kept meanwhile"
+    );
 
     let shown = client.set_upstream_up("link", true).await.unwrap();
     assert_eq!(
