@@ -8,12 +8,16 @@
 //! arguments.
 
 pub mod cli;
+pub mod diagnostic;
+pub mod display;
 pub mod evidence;
 pub mod exit;
 pub mod keeper;
 pub mod load;
 pub mod plan;
+pub mod report;
 pub mod run;
+pub mod scenario;
 pub mod terminal;
 pub mod toxiproxy;
 pub mod verdict;

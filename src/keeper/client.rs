@@ -2,7 +2,7 @@
 //!
 //! Dropping a [`Keeper`] is safe at any moment: the channel ends and the keeper kills everything.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io;
@@ -15,7 +15,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -37,6 +36,8 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 const END_DEADLINE: Duration = Duration::from_secs(5);
 /// For the strays of a keeper that was killed.
 const SWEEP_DEADLINE: Duration = Duration::from_secs(5);
+/// A keeper that leaves this much unread is not there any more.
+const UNSENT_MAX_BYTES: usize = 4 * LINE_MAX_BYTES;
 /// Changes that may wait for the coordinator; beyond, answers wait too.
 const CHANGES_MAX: usize = 1024;
 
@@ -72,6 +73,14 @@ pub enum KeeperError {
         /// The system's reason.
         error: String,
     },
+    /// A request cannot even be sent.
+    #[error("cannot {what}: {error}")]
+    Unsendable {
+        /// What was attempted.
+        what: String,
+        /// What is wrong with it.
+        error: String,
+    },
     /// No such process is running.
     #[error("`{0}` is not running")]
     NotRunning(ProcessId),
@@ -94,7 +103,10 @@ pub struct Keeper {
     run_id: String,
     pid: i32,
     process: tokio::sync::Mutex<tokio::process::Child>,
-    writer: tokio::sync::Mutex<OwnedWriteHalf>,
+    writer: OwnedWriteHalf,
+    /// What the socket did not take yet. Kept here, so that a request that is dropped half-way
+    /// leaves the rest of its line for the next one to send.
+    unsent: Mutex<VecDeque<u8>>,
     seq: AtomicU64,
     waiting: Waiting,
     living: watch::Receiver<Living>,
@@ -140,7 +152,8 @@ impl Keeper {
             run_id: options.run_id,
             pid,
             process: tokio::sync::Mutex::new(process),
-            writer: tokio::sync::Mutex::new(write),
+            writer: write,
+            unsent: Mutex::default(),
             seq: AtomicU64::new(0),
             waiting,
             living,
@@ -249,21 +262,41 @@ impl Keeper {
         let _ = self.living.clone().wait_for(Living::is_empty).await;
     }
 
-    /// Stops everything: SIGTERM to all, SIGKILL to those who are still there after the grace, and
-    /// then the keeper itself. Bounded by the grace plus a few seconds; finds the strays by their
-    /// environment when the keeper is gone.
-    pub async fn stop(&self, grace: Duration) -> Stopped {
-        for process in self.living().into_keys() {
+    /// Ends some processes: SIGTERM to their groups, frozen ones too, and SIGKILL to those that
+    /// are still there after the grace. Returns the ones that had to be killed. Can be dropped
+    /// half-way and called again, with no grace.
+    pub async fn end(&self, processes: &[ProcessId], grace: Duration) -> Vec<ProcessId> {
+        for process in processes {
             // Whoever ended meanwhile needs no signal; whoever is frozen cannot see one.
-            let _ = self.signal(&process, Signal::Term).await;
-            let _ = self.resume(&process).await;
+            let _ = self.signal(process, Signal::Term).await;
+            let _ = self.resume(process).await;
         }
-        let in_time = timeout(grace, self.all_ended()).await.is_ok();
-        let forced = if in_time {
-            Vec::new()
-        } else {
-            self.living().into_keys().collect()
-        };
+        if timeout(grace, self.ended(processes)).await.is_ok() {
+            return Vec::new();
+        }
+        let mut forced = processes.to_vec();
+        forced.retain(|process| self.living.borrow().contains_key(process));
+        for process in &forced {
+            let _ = self.signal(process, Signal::Kill).await;
+        }
+        // Longer only if the kernel holds one; then `stop` says so.
+        let _ = timeout(END_DEADLINE, self.ended(&forced)).await;
+        forced
+    }
+
+    /// Waits until none of these runs any more, or the keeper is gone.
+    async fn ended(&self, processes: &[ProcessId]) {
+        let none = |living: &Living| !processes.iter().any(|process| living.contains_key(process));
+        // An error means that the listener ended, and with it the keeper.
+        let _ = self.living.clone().wait_for(none).await;
+    }
+
+    /// Stops everything: [`Keeper::end`] for all that run, then SIGKILL to what they left, then the
+    /// keeper itself. Bounded by the grace plus a few seconds. When the keeper is gone, finds the
+    /// strays by their environment.
+    pub async fn stop(&self, grace: Duration) -> Stopped {
+        let running: Vec<_> = self.living().into_keys().collect();
+        let forced = self.end(&running, grace).await;
         let down = self.ask_down(Request::Quit).await;
         let mut process = self.process.lock().await;
         if timeout(END_DEADLINE, process.wait()).await.is_err() {
@@ -286,23 +319,60 @@ impl Keeper {
     }
 
     async fn ask(&self, what: &str, request: Request) -> Result<Answer, KeeperError> {
-        let lost = || KeeperError::Lost(what.to_owned());
         let seq = self.seq.fetch_add(1, Ordering::Relaxed);
+        let line = line(&Call { seq, request });
+        let line = line.map_err(|error| KeeperError::Unsendable {
+            what: what.to_owned(),
+            error,
+        })?;
         let (sender, answer) = oneshot::channel();
         lock(&self.waiting).insert(seq, sender);
         let asked = async {
-            let line = line(&Call { seq, request }).ok()?;
-            self.writer.lock().await.write_all(&line).await.ok()?;
+            self.send(line).await.ok()?;
             answer.await.ok()
         };
         let answer = timeout(ANSWER_DEADLINE, asked).await;
         lock(&self.waiting).remove(&seq);
-        answer.ok().flatten().ok_or_else(lost)
+        answer
+            .ok()
+            .flatten()
+            .ok_or_else(|| KeeperError::Lost(what.to_owned()))
+    }
+
+    async fn send(&self, line: Vec<u8>) -> io::Result<()> {
+        lock(&self.unsent).extend(line);
+        while !self.flush()? {
+            self.writer.writable().await?;
+        }
+        Ok(())
+    }
+
+    /// Sends what the socket takes; whether that was all.
+    fn flush(&self) -> io::Result<bool> {
+        let mut unsent = lock(&self.unsent);
+        while !unsent.is_empty() {
+            match self.writer.try_write(unsent.as_slices().0) {
+                Ok(written) => drop(unsent.drain(..written)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        if unsent.len() > UNSENT_MAX_BYTES {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        Ok(unsent.is_empty())
     }
 }
 
-fn line(call: &Call) -> serde_json::Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(call)?;
+/// A longer line would read as nonsense to the keeper, and so as the end of the coordinator.
+fn line(call: &Call) -> Result<Vec<u8>, String> {
+    let mut line = serde_json::to_vec(call).map_err(|error| error.to_string())?;
+    if line.len() >= LINE_MAX_BYTES {
+        let max = LINE_MAX_BYTES >> 10;
+        return Err(format!(
+            "the command and environment are longer than {max} KiB"
+        ));
+    }
     line.push(b'\n');
     Ok(line)
 }

@@ -84,7 +84,10 @@ pub fn traceparent(trace: &str, request: u32) -> String {
 }
 
 /// Draws an index by weight; weights that are not above zero are never drawn.
-pub(crate) fn weighted(generator: &mut ChaCha8Rng, weights: impl Iterator<Item = f64> + Clone) -> usize {
+pub(crate) fn weighted(
+    generator: &mut ChaCha8Rng,
+    weights: impl Iterator<Item = f64> + Clone,
+) -> usize {
     let total: f64 = weights.clone().filter(|weight| *weight > 0.0).sum();
     let mut left = unit(generator) * total;
     let mut last = 0;

@@ -62,7 +62,18 @@ fn encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
-            0..=b' ' | 127.. | b'"' | b'#' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' => {
+            0..=b' '
+            | 127..
+            | b'"'
+            | b'#'
+            | b'<'
+            | b'>'
+            | b'\\'
+            | b'^'
+            | b'`'
+            | b'{'
+            | b'|'
+            | b'}' => {
                 out.push_str(&format!("%{byte:02X}"));
             }
             _ => out.push(char::from(byte)),
@@ -163,7 +174,10 @@ mod tests {
         let body = json!({"n": "$(n)", "text": "n=$(n)", "list": ["$(n)", "$$(n)", 1]});
         let bind = BTreeMap::from([("n".to_owned(), json!(5))]);
         let rendered = JsonTemplate::parse(&body).unwrap().render(&bind).unwrap();
-        assert_eq!(rendered, json!({"n": 5, "text": "n=5", "list": [5, "$(n)", 1]}));
+        assert_eq!(
+            rendered,
+            json!({"n": 5, "text": "n=5", "list": [5, "$(n)", 1]})
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! Read next: [`load`] and [`fault`] (what is done to the system), [`property`] (what must hold),
 //! [`system`] (what is there), then `run/mod.rs`.
 
+mod build;
 pub mod fault;
 pub mod jq;
 pub mod load;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use build::{BuildOptions, build};
 pub use fault::{Direction, FaultEffect, FaultPlan, LinkEffect, ProcessEffect};
 pub use load::{Arrivals, JourneyPlan, LoadModel, LoadPlan, StepPlan};
 pub use names::*;

@@ -98,7 +98,10 @@ pub fn wanted_ports(plan: &Plan) -> Vec<(String, String, Option<u16>)> {
         .collect()
 }
 
-/// A project path: relative to the folder of the system file.
+/// A project path: relative to the folder of the system file. Absolute, because the keeper and
+/// the services have working directories of their own.
 pub fn in_project(plan: &Plan, path: &str) -> PathBuf {
-    Path::new(&plan.system.folder).join(path)
+    let path = Path::new(&plan.system.folder).join(path);
+    // It fails only without a working directory; the path as it is will then say what is wrong.
+    std::path::absolute(&path).unwrap_or(path)
 }

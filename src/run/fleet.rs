@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::evidence::Event;
 use crate::keeper::Keeper;
 use crate::keeper::protocol::{Change, ChangeKind, End, ProcessId, Signal, SpawnSpec, Stdin};
+use crate::plan::quantity::duration_text;
 use crate::plan::system::{FileHow, Ready};
 use crate::plan::{Plan, ServiceName, ServicePlan};
 
@@ -95,17 +96,24 @@ impl Fleet {
         lost: mpsc::Sender<String>,
     ) {
         while let Some(change) = changes.recv().await {
+            let ChangeKind::Exited(end) = change.kind else {
+                self.note(&change);
+                continue;
+            };
             let id = change.process.clone();
-            let expected = self.note(&change);
-            let ChangeKind::Exited(end) = change.kind else { continue };
-            if id.0.starts_with('@') {
-                if !expected {
+            if let Some(own) = id.0.strip_prefix('@') {
+                if !self.note(&change) {
                     // A full queue means that the end of the run was asked for already.
-                    let _ = lost.try_send(format!("`{}` ended by {end}", id.0.trim_start_matches('@')));
+                    let _ = lost.try_send(format!("the {own} ended by {end}"));
                 }
             } else if let Some(service) = self.plan.service(&id.0) {
+                // Before anybody learns of the end and starts it again: a late word must not close
+                // the links of the next incarnation.
                 self.links.set_listening(service.name.as_str(), None, false).await;
-                self.report_exit(service, &change, end, expected || service.once);
+                let expected = self.note(&change) || service.once;
+                self.report_exit(service, &change, end, expected);
+            } else {
+                self.note(&change);
             }
         }
         let _ = lost.try_send("the keeper of the run's processes ended".into());
@@ -286,18 +294,19 @@ impl Fleet {
         let pid = self.processes()[&id].pid.unsigned_abs();
         self.journal.event(Event::ServiceSpawned { service: name.clone(), pid, incarnation });
         let deadline = Instant::now() + service.ready_within;
+        let attempt = || format!("start service `{name}`");
         tokio::select! {
             ready = timeout_at(deadline, self.until_ready(service)) => {
                 if ready.is_err() {
-                    let within = service.ready_within;
-                    let what = format!("was not ready within {}", crate::plan::quantity::duration_text(within));
-                    return Err(self.service_error(format!("start service `{name}`"), &id, &what)
-                        .help(format!("raise `services.{name}.ready.within`, or see why in its log")));
+                    let within = duration_text(service.ready_within);
+                    let what = format!("was not ready within {within}");
+                    let help = format!("raise `services.{name}.ready.within`, or see why in its log");
+                    return Err(self.service_error(attempt(), &id, &what).help(help));
                 }
             }
-            end = self.until_exit(&id), if !service.once => {
+            end = self.until_exit(&id) => if !(service.once && end == End::Code(0)) {
                 let what = format!("ended by {end} before it was ready");
-                return Err(self.service_error(format!("start service `{name}`"), &id, &what));
+                return Err(self.service_error(attempt(), &id, &what));
             }
         }
         let took_ms = (self.journal.now_ns() - begun_ns) / 1_000_000;
@@ -362,10 +371,8 @@ impl Fleet {
                 self.spawn(&id, service, argv).await.is_ok()
                     && self.wait_exit(&id, Duration::from_secs(5)).await == Some(End::Code(0))
             }
-            Ready::Exit => {
-                let id = ProcessId::from(own);
-                self.processes().get(&id).and_then(|process| process.end) == Some(End::Code(0))
-            }
+            // Its exit is waited for in any case.
+            Ready::Exit => false,
         }
     }
 

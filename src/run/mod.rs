@@ -59,8 +59,6 @@ pub struct Options {
     pub data: PathBuf,
     /// A secret for evidence endpoints.
     pub token: String,
-    /// After everything was collected, keep the system until told to stop.
-    pub keep_running: bool,
 }
 
 /// How a run ended.
@@ -158,10 +156,6 @@ async fn phases(
     journal.flush();
     for reader in readers {
         reader.finish(&context).await;
-    }
-    if options.keep_running {
-        journal.event(Event::Note { text: "the system keeps running until Ctrl-C".into() });
-        std::future::pending::<()>().await;
     }
     Ok(())
 }

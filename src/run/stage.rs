@@ -137,8 +137,10 @@ impl Stage {
     /// Starts the proxy and waits until it answers.
     pub(crate) async fn start_proxy(&self) -> Result<(), RunError> {
         let port = self.ports[PROXY_API].number();
-        let argv = ["proxy", "--port", &port.to_string(), "--seed", &self.plan.seed.to_string(), "--end-at-eof"];
-        self.spawn_own("@proxy", &argv, Vec::new()).await?;
+        let (port, seed) = (port.to_string(), self.plan.seed.to_string());
+        let arguments =
+            ["proxy", "--host", "127.0.0.1", "--port", &port, "--seed", &seed, "--end-at-eof"];
+        self.spawn_own("@proxy", &arguments, Vec::new()).await?;
         let version = timeout(PROXY_WITHIN, async {
             loop {
                 match self.links.version().await {
@@ -252,6 +254,7 @@ impl Stage {
         let t0_mono_ns = mono_ns() + u64::try_from(T0_LEAD.as_nanos()).unwrap_or(0);
         host.go(t0_mono_ns);
         let t0_ns = self.journal.clock().from_mono(t0_mono_ns);
+        self.log.begin(t0_ns);
         self.journal.event_durable(Event::LoadStarted { t0_ns });
         Ok(t0_ns)
     }
@@ -261,7 +264,7 @@ impl Stage {
         let host = self.host.as_mut().ok_or_else(|| no_worker("take the load's results"))?;
         while let Some(told) = host.next().await {
             match told {
-                LoadMessage::Batch(batch) => self.log.take(batch, &self.journal),
+                LoadMessage::Batch(batch) => self.log.take(batch, &self.journal)?,
                 LoadMessage::Finished(finished) => {
                     return self.log.finish(finished, &self.journal);
                 }

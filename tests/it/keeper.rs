@@ -14,6 +14,9 @@ use tokio::sync::mpsc;
 
 use crate::support::{SOON, chaos, eventually, fixture, is_alive, until_some};
 
+/// For those who will not end, and long enough for those who will.
+const GRACE: Duration = Duration::from_secs(2);
+
 /// A keeper, the folder of its logs and what it reports.
 struct Bench {
     folder: TempDir,
@@ -28,8 +31,13 @@ impl Bench {
     }
 
     async fn start_with(at_eof: &[&str]) -> Bench {
+        let unique = tempfile::tempdir().expect("a folder");
+        Bench::start_as(&format!("test-{}", unique.path().display()), at_eof).await
+    }
+
+    async fn start_as(run_id: &str, at_eof: &[&str]) -> Bench {
         let folder = tempfile::tempdir().expect("a folder");
-        let run_id = format!("test-{}", folder.path().display());
+        let run_id = run_id.to_owned();
         let options = KeeperOptions {
             executable: chaos().to_owned(),
             run_id: run_id.clone(),
@@ -241,7 +249,7 @@ async fn stop_forces_only_those_who_ignore_it() {
     let stubborn = bench.spawn_listening("stubborn", &["--ignore-term"]).await;
     let keeper_pid = bench.keeper.pid();
     let log = bench.log_path("stubborn");
-    let stopped = bench.keeper.stop(Duration::from_secs(2)).await;
+    let stopped = bench.keeper.stop(GRACE).await;
     assert_eq!(stopped.forced, [ProcessId::from("stubborn")]);
     assert_eq!(stopped.left, Vec::<i32>::new());
     assert!(![polite, stubborn, keeper_pid].map(is_alive).contains(&true));
@@ -250,6 +258,71 @@ async fn stop_forces_only_those_who_ignore_it() {
         log.contains("TERM ignored"),
         "it was asked before it was forced: {log}"
     );
+}
+
+#[tokio::test]
+async fn teardown_that_is_cut_short_can_be_finished_by_force() {
+    let bench = Bench::start().await;
+    let pid = bench.spawn_listening("stubborn", &["--ignore-term"]).await;
+    let stubborn = [ProcessId::from("stubborn")];
+    let patient = bench.keeper.end(&stubborn, 10 * SOON);
+    assert!(
+        tokio::time::timeout(Duration::from_millis(10), patient)
+            .await
+            .is_err()
+    );
+    assert_eq!(bench.keeper.stop(Duration::ZERO).await.forced, stubborn);
+    assert!(!is_alive(pid));
+}
+
+#[tokio::test]
+async fn some_are_ended_while_the_others_run_on() {
+    let bench = Bench::start().await;
+    let proxy = bench
+        .spawn_listening("proxy", &["--exit-at-term", "0"])
+        .await;
+    bench
+        .spawn_listening("polite", &["--exit-at-term", "0"])
+        .await;
+    bench.spawn_listening("stubborn", &["--ignore-term"]).await;
+    let forced = bench
+        .keeper
+        .end(&["polite", "stubborn"].map(ProcessId::from), GRACE)
+        .await;
+    assert_eq!(forced, [ProcessId::from("stubborn")]);
+    assert_eq!(
+        bench.keeper.living(),
+        BTreeMap::from([("proxy".into(), proxy)])
+    );
+}
+
+#[tokio::test]
+async fn request_that_is_dropped_half_way_does_no_harm() {
+    let bench = Bench::start().await;
+    let mut spec = bench.spec("large", &[]);
+    // More than a socket takes at once.
+    spec.env.insert("LARGE".into(), "x".repeat(100_000));
+    for _ in 0..20 {
+        let spawning = bench.keeper.spawn(spec.clone());
+        tokio::select! {
+            biased;
+            _ = spawning => {}
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    bench.spawn_listening("shop", &[]).await;
+}
+
+#[tokio::test]
+async fn request_that_is_too_long_is_refused_before_it_is_sent() {
+    let bench = Bench::start().await;
+    let mut spec = bench.spec("shop", &[]);
+    spec.env.insert("LARGE".into(), "x".repeat(1 << 20));
+    insta::assert_snapshot!(
+        bench.keeper.spawn(spec).await.expect_err("it is too long"),
+        @"cannot start `shop`: the command and environment are longer than 1024 KiB"
+    );
+    bench.spawn_listening("shop", &[]).await;
 }
 
 #[tokio::test]
@@ -444,4 +517,61 @@ async fn keeper_outlives_the_signals_of_a_terminal() {
         ChangeKind::Exited(End::Code(0))
     );
     assert_eq!(rustix::process::getsid(Some(keeper)), Ok(keeper));
+}
+
+/// Runs `chaos` to its end; exit code and standard error.
+fn run_chaos(args: &[&str], temp_dir: &std::path::Path) -> (Option<i32>, String) {
+    let mut command = assert_cmd::Command::new(chaos());
+    command
+        .args(args)
+        .env_clear()
+        .env("TMPDIR", temp_dir)
+        .timeout(SOON);
+    let output = command.output().expect("it runs");
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
+}
+
+#[tokio::test]
+async fn clean_kills_what_a_killed_run_left_and_nothing_else() {
+    let temp = tempfile::tempdir().expect("a folder");
+    let reports = temp.path().join("reports").display().to_string();
+    // Unique on this machine: it is what strays are found by.
+    let run_id = format!("killed-{}", std::process::id());
+    let run_folder = temp.path().join("reports").join(&run_id);
+    std::fs::create_dir_all(&run_folder).expect("a folder");
+    std::fs::write(run_folder.join("run.lock"), "").expect("written");
+
+    let bystanders = Bench::start().await;
+    let bystander = bystanders.spawn_listening("bystander", &[]).await;
+    let killed = Bench::start_as(&run_id, &[]).await;
+    let pids = spawn_family(&killed).await;
+    kill_dead(killed.keeper.pid());
+
+    let (code, text) = run_chaos(&["clean", "--report-dir", &reports], temp.path());
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains(&format!("{run_id}` cleared: ")), "{text}");
+    assert!(!pids.iter().any(|pid| is_alive(*pid)));
+    assert!(is_alive(bystander));
+    let (code, text) = run_chaos(&["clean", "--report-dir", &reports], temp.path());
+    assert_eq!(
+        (code, text.as_str()),
+        (Some(0), ""),
+        "there is nothing left to clear"
+    );
+    let left: Vec<_> = std::fs::read_dir(temp.path()).expect("a folder").collect();
+    assert_eq!(left.len(), 1, "only the reports are left: {left:?}");
+}
+
+#[test]
+fn keeper_started_by_hand_says_that_it_should_not_be() {
+    let temp = tempfile::tempdir().expect("a folder");
+    let (code, text) = run_chaos(&["keeper", "--run-id", "x"], temp.path());
+    assert_eq!(code, Some(2));
+    assert!(
+        text.starts_with("error: `chaos keeper` is started by `chaos run`"),
+        "{text}"
+    );
 }

@@ -65,3 +65,6 @@ fn declared(text: &str) -> Result<Declared, ConfigError> {
     }
     Ok((queue.trim().to_owned(), patterns))
 }
+
+#[cfg(test)]
+mod tests;

@@ -221,3 +221,6 @@ enum Verdict {
     Again(u64),
     Dead(String),
 }
+
+#[cfg(test)]
+mod tests;

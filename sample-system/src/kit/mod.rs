@@ -15,6 +15,8 @@ pub mod edge;
 pub mod error;
 pub mod event;
 pub mod evidence;
+#[cfg(test)]
+pub(crate) mod fake_bus;
 pub mod health;
 pub mod http;
 pub mod idempotency;

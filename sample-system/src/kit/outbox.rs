@@ -104,6 +104,9 @@ impl Relay {
 
     /// Publishes until `stop`, then once more what is left.
     pub async fn run(self, stop: Stop) {
+        if let Err(error) = self.forget_claims().await {
+            tracing::warn!(%error, "claims of an earlier run last until their lease ends");
+        }
         let mut pause = Duration::from_millis(50);
         while !stop.asked() {
             let wait = match self.round().await {
@@ -133,6 +136,13 @@ impl Relay {
             }
         }
         self.flush().await;
+    }
+
+    /// Takes over what an earlier run of this process claimed, without waiting for its leases. Should a
+    /// second process share the database, the worst is an event that is published twice.
+    async fn forget_claims(&self) -> Result<(), StoreError> {
+        let update = "UPDATE outbox SET claimed_until = 0 WHERE sent_at IS NULL";
+        self.store.execute(sql(update)).await.map(drop)
     }
 
     /// Sends what is left, once; what cannot be sent stays for the next start.
@@ -250,3 +260,6 @@ fn grow(pause: &mut Duration) -> Duration {
     *pause = (now * 2).min(BACKOFF_MAX);
     now
 }
+
+#[cfg(test)]
+mod tests;

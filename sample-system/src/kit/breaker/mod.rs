@@ -178,3 +178,6 @@ impl Drop for Permit {
         self.settle(Outcome::Ignored);
     }
 }
+
+#[cfg(test)]
+mod tests;

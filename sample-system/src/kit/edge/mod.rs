@@ -402,3 +402,6 @@ async fn read(mut response: reqwest::Response) -> Option<Reply> {
         body: body.freeze(),
     })
 }
+
+#[cfg(test)]
+mod tests;

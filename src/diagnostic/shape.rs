@@ -1,0 +1,100 @@
+//! Mistakes of shape: syntax, types, unknown and duplicate keys. Reported alone, where they stand:
+//! what follows such a mistake cannot be judged.
+
+use super::{Diagnostic, Span, suggestion};
+
+/// The file cannot be read.
+#[must_use]
+pub fn unreadable(name: &str, why: &str) -> Diagnostic {
+    Diagnostic::nowhere("file::unreadable", format!("cannot read `{name}`: {why}"))
+}
+
+/// The file is larger than a file that people write.
+#[must_use]
+pub fn too_large(name: &str, bytes: u64, limit: u64) -> Diagnostic {
+    Diagnostic::nowhere(
+        "file::too-large",
+        format!("`{name}` is {bytes} bytes large and was not read"),
+    )
+    .help(format!("keep it below {limit} bytes"))
+}
+
+/// The text is no YAML, or more of it than is sensible.
+#[must_use]
+pub fn syntax(span: Span, why: &str) -> Diagnostic {
+    Diagnostic::error("yaml::syntax", span, format!("this is not valid YAML: {why}"))
+}
+
+/// A budget is exceeded: nodes, aliases, depth, documents.
+#[must_use]
+pub fn over_budget(span: Span, why: &str) -> Diagnostic {
+    Diagnostic::error("yaml::too-complex", span, format!("this YAML is refused: {why}"))
+        .help("at most 10000 nodes, 16 aliases, 32 levels and one document")
+}
+
+/// A key that stands twice in one mapping.
+#[must_use]
+pub fn duplicate_key(span: Span, key: &str) -> Diagnostic {
+    Diagnostic::error("yaml::duplicate-key", span, format!("`{key}` stands here twice"))
+        .label("the second one")
+        .help("remove one of the two")
+}
+
+/// A key that does not exist.
+#[must_use]
+pub fn unknown_key(span: Span, key: &str, expected: &[&str]) -> Diagnostic {
+    Diagnostic::error("yaml::unknown-key", span, format!("unknown key `{key}`"))
+        .label("unknown")
+        .maybe_help(suggestion(key, expected.iter().copied()))
+}
+
+/// A word of a closed set that is not in it.
+#[must_use]
+pub fn unknown_word(span: Span, word: &str, expected: &[&str]) -> Diagnostic {
+    Diagnostic::error("yaml::unknown-word", span, format!("`{word}` is not known here"))
+        .label("unknown")
+        .maybe_help(suggestion(word, expected.iter().copied()))
+}
+
+/// A key that must be there.
+#[must_use]
+pub fn missing_key(span: Span, key: &str) -> Diagnostic {
+    Diagnostic::error("yaml::missing-key", span, format!("`{key}:` is missing"))
+        .label("here")
+        .help(format!("add `{key}:`"))
+}
+
+/// A value of another type.
+#[must_use]
+pub fn wrong_type(span: Span, found: &str, expected: &str) -> Diagnostic {
+    Diagnostic::error(
+        "yaml::wrong-type",
+        span,
+        format!("expected {expected}, found {found}"),
+    )
+    .label(format!("expected {expected}"))
+}
+
+/// A value whose form is wrong in a way that only its type can tell.
+#[must_use]
+pub fn malformed(span: Span, why: &str) -> Diagnostic {
+    Diagnostic::error("yaml::malformed", span, why.to_owned())
+}
+
+/// `--set` without `=`.
+#[must_use]
+pub fn set_without_value(span: Span) -> Diagnostic {
+    Diagnostic::error("set::no-value", span, "`--set` needs `path=value`")
+        .help("write it like `--set phases.baseline=10s`")
+}
+
+/// `--set` names a path that the scenario does not have.
+#[must_use]
+pub fn set_unknown_path(span: Span, path: &str, at: &str, known: &[&str]) -> Diagnostic {
+    Diagnostic::error(
+        "set::unknown-path",
+        span,
+        format!("the scenario has no `{path}`: nothing is called `{at}` there"),
+    )
+    .maybe_help(suggestion(at, known.iter().copied()))
+}

@@ -1,0 +1,173 @@
+//! What the user wrote: the scenario and its system file, typed, with the place of everything, and
+//! nothing resolved.
+//!
+//! Reads the files that are named (and what feeds name), nothing else; no clock, no randomness. A
+//! mistake of shape stops here. Read next: [`scenario_file`] and [`system_file`], then `plan/build`.
+
+pub mod fault_file;
+pub mod json;
+pub mod ports;
+pub mod property_file;
+pub mod scenario_file;
+mod set;
+pub mod system_file;
+pub mod text;
+mod typed;
+mod yaml;
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::{Component, Path, PathBuf};
+
+use crate::diagnostic::{Diagnostic, Diagnostics, Sources, shape};
+
+pub use scenario_file::ScenarioFile;
+pub use system_file::SystemFile;
+
+/// A scenario and its system, read and typed.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// The texts, for diagnostics.
+    pub sources: Sources,
+    /// The scenario file as the user named it.
+    pub scenario_name: String,
+    /// The system file, found from the scenario (or from `--system`).
+    pub system_name: String,
+    /// The scenario.
+    pub scenario: ScenarioFile,
+    /// The system.
+    pub system: SystemFile,
+    /// The texts of files that feeds name, by the name in the system file; an error is a phrase.
+    pub feed_texts: BTreeMap<String, Result<String, String>>,
+}
+
+/// What to change about the files.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// `--system`: instead of the scenario's own.
+    pub system: Option<PathBuf>,
+    /// `--set path=value`, in order.
+    pub set: Vec<String>,
+}
+
+/// Files above this are refused unread: nobody writes them by hand.
+pub const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Reads a scenario and the system file it names.
+///
+/// # Errors
+///
+/// The first mistake of shape, with the texts it is in.
+pub fn load(path: &Path, options: &LoadOptions) -> Result<Files, Diagnostics> {
+    let mut sources = Sources::default();
+    match load_into(path, options, &mut sources) {
+        Ok(mut files) => {
+            files.sources = sources;
+            Ok(files)
+        }
+        Err(diagnostic) => Err(Diagnostics::one(sources, *diagnostic)),
+    }
+}
+
+fn load_into(
+    path: &Path,
+    options: &LoadOptions,
+    sources: &mut Sources,
+) -> Result<Files, Box<Diagnostic>> {
+    let scenario_name = path.display().to_string();
+    let text = read(path, &scenario_name)?;
+    let file = sources.add(&scenario_name, &text);
+    let mut tree = yaml::parse(&text, file)?;
+    for assignment in &options.set {
+        let file = sources.add("--set", assignment);
+        set::apply(&mut tree, assignment, file)?;
+    }
+    let scenario: ScenarioFile = typed::from_node(&tree)?;
+
+    let system_path = match &options.system {
+        Some(system) => system.clone(),
+        None => {
+            let folder = path.parent().unwrap_or_else(|| Path::new(""));
+            normal(&folder.join(&scenario.system.value))
+        }
+    };
+    let system_name = system_path.display().to_string();
+    let text = read(&system_path, &system_name).map_err(|diagnostic| {
+        let mut diagnostic = diagnostic;
+        if options.system.is_none() {
+            diagnostic.span = Some(scenario.system.span);
+        }
+        diagnostic
+    })?;
+    let file = sources.add(&system_name, &text);
+    let system: SystemFile = typed::from_node(&yaml::parse(&text, file)?)?;
+    let feed_texts = read_feeds(&system, &system_path);
+    Ok(Files {
+        sources: Sources::default(),
+        scenario_name,
+        system_name,
+        scenario,
+        system,
+        feed_texts,
+    })
+}
+
+/// Reads a text file of sensible size.
+fn read(path: &Path, name: &str) -> Result<String, Box<Diagnostic>> {
+    let unreadable = |error: std::io::Error| Box::new(shape::unreadable(name, &error.to_string()));
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    if metadata.is_dir() {
+        return Err(Box::new(shape::unreadable(name, "it is a folder")));
+    }
+    if metadata.len() > FILE_BYTES_MAX {
+        let bytes = metadata.len();
+        return Err(Box::new(shape::too_large(name, bytes, FILE_BYTES_MAX)));
+    }
+    let mut text = String::new();
+    let mut bounded = file.take(FILE_BYTES_MAX + 1);
+    bounded.read_to_string(&mut text).map_err(unreadable)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        let bytes = text.len() as u64;
+        return Err(Box::new(shape::too_large(name, bytes, FILE_BYTES_MAX)));
+    }
+    Ok(text)
+}
+
+fn read_feeds(system: &SystemFile, path: &Path) -> BTreeMap<String, Result<String, String>> {
+    let folder = path.parent().unwrap_or_else(|| Path::new(""));
+    let named = system.feeds.iter().filter_map(|(_, feed)| {
+        let name = feed.value.csv.as_ref().or(feed.value.json.as_ref())?;
+        Some(name.value.clone())
+    });
+    named
+        .filter(|name| stays_inside(name))
+        .map(|name| {
+            let text = read(&folder.join(&name), &name).map_err(|diagnostic| diagnostic.title);
+            (name, text)
+        })
+        .collect()
+}
+
+/// Whether a relative path stays in the folder that it is relative to.
+#[must_use]
+pub fn stays_inside(path: &str) -> bool {
+    let path = normal(Path::new(path));
+    path.components()
+        .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+}
+
+/// `a/../b` as `b`: the shortest spelling of the same relative path.
+fn normal(path: &Path) -> PathBuf {
+    let mut parts: Vec<Component<'_>> = Vec::new();
+    for part in path.components() {
+        match (part, parts.last()) {
+            (Component::CurDir, _) => {}
+            (Component::ParentDir, Some(Component::Normal(_))) => {
+                parts.pop();
+            }
+            _ => parts.push(part),
+        }
+    }
+    parts.iter().collect()
+}
