@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use reqwest::{Method, RequestBuilder, StatusCode};
+use reqwest::{Method, RequestBuilder};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
@@ -63,6 +63,19 @@ impl ClientError {
         match self {
             Self::Refused { status, .. } => Some(*status),
             _ => None,
+        }
+    }
+
+    /// Whether the server has no such call, as against no such proxy.
+    fn is_unknown_call(&self) -> bool {
+        match self {
+            Self::Refused { status: 405, .. } => true,
+            Self::Refused {
+                status: 404,
+                message,
+                ..
+            } => message == "404 page not found",
+            _ => false,
         }
     }
 }
@@ -211,7 +224,7 @@ impl Client {
             .await
         {
             Ok(set) => Ok(Some(set.generation)),
-            Err(error) if error.status() == Some(StatusCode::METHOD_NOT_ALLOWED.as_u16()) => {
+            Err(error) if error.is_unknown_call() => {
                 self.set_one_by_one(proxy, toxics).await.map(|()| None)
             }
             Err(error) => Err(error),

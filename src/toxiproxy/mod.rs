@@ -7,7 +7,7 @@
 //! ```
 //!
 //! One task carries a connection. Each direction is a chain of small state machines
-//! ([`toxics`](self), one file each) that never wait, so a set of toxics is changed between two steps,
+//! (`toxics/`, one file each) that never wait, so a set of toxics is changed between two steps,
 //! for both directions at once, and no call of the API ever waits for a peer.
 //!
 //! This module knows nothing of scenarios or runs: it is a server and a client, and the rest of the

@@ -106,9 +106,9 @@ mod tests {
     #[test]
     fn late_timer_does_not_lower_the_rate() {
         let mut bench = Bench::new("bandwidth", r#"{"rate":10}"#);
-        bench.send(0, &"x".repeat(10_000));
-        let total: usize = (0..10).map(|tick| bench.run(tick * 107).len()).sum();
-        assert_eq!(total, 9000);
+        bench.send(0, &"x".repeat(20_000));
+        let total: usize = (0..10).map(|tick| bench.run(tick * 150).len()).sum();
+        assert_eq!(total, 13_000);
     }
 
     #[test]

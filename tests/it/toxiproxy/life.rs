@@ -1,0 +1,232 @@
+//! Proxies on and off: ports, restarts, dead callees, ends.
+
+use std::io::ErrorKind;
+
+use chaos_harness::toxiproxy::wire::{Proxy, ProxyUpdate, Stream, WhenDown};
+use chaos_harness::toxiproxy::{Client, Server, ServerError, ServerOptions};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+
+use super::{Link, address, read_end, read_exact, start, toxic, within};
+
+fn enabled(enabled: bool) -> ProxyUpdate {
+    ProxyUpdate {
+        enabled: Some(enabled),
+        ..ProxyUpdate::default()
+    }
+}
+
+async fn connect_error(listen: impl tokio::net::ToSocketAddrs) -> Option<ErrorKind> {
+    TcpStream::connect(listen)
+        .await
+        .err()
+        .map(|error| error.kind())
+}
+
+#[tokio::test]
+async fn disabled_proxy_cuts_and_refuses_and_comes_back_on_its_port() {
+    let link = Link::new().await;
+    let client = &link.running.client;
+    let (mut caller, mut callee) = link.connect().await;
+    link.set(&[toxic("noop", Stream::Upstream)]).await;
+    let shown = client.update("link", &enabled(false)).await.unwrap();
+    assert_eq!(shown.listen, link.listen.to_string());
+    assert_eq!(
+        connect_error(link.listen).await,
+        Some(ErrorKind::ConnectionRefused)
+    );
+    assert_eq!(read_end(&mut caller).await, (Vec::new(), None));
+    assert_eq!(read_end(&mut callee).await, (Vec::new(), None));
+    let shown = client.update("link", &enabled(true)).await.unwrap();
+    assert_eq!(
+        (shown.listen, shown.toxics.len()),
+        (link.listen.to_string(), 1)
+    );
+    let (mut caller, mut callee) = link.connect().await;
+    caller.write_all(b"back").await.unwrap();
+    assert_eq!(read_exact(&mut callee, 4).await, "back");
+}
+
+#[tokio::test]
+async fn dead_callee_refuses_and_live_connections_are_left_to_it() {
+    let link = Link::with(|proxy| {
+        proxy.when_down = WhenDown::Refuse;
+        proxy.upstream_up = false;
+    })
+    .await;
+    let client = &link.running.client;
+    assert_eq!(
+        connect_error(link.listen).await,
+        Some(ErrorKind::ConnectionRefused)
+    );
+    assert!(!link.stats().await.listening);
+    let taken = tokio::net::TcpSocket::new_v4()
+        .unwrap()
+        .bind(link.listen)
+        .unwrap_err();
+    assert_eq!(
+        taken.kind(),
+        ErrorKind::AddrInUse,
+        "the port is kept meanwhile"
+    );
+
+    let shown = client.set_upstream_up("link", true).await.unwrap();
+    assert_eq!(
+        (shown.enabled, shown.listen),
+        (true, link.listen.to_string())
+    );
+    let (mut caller, mut callee) = link.connect().await;
+    client.set_upstream_up("link", false).await.unwrap();
+    assert_eq!(
+        connect_error(link.listen).await,
+        Some(ErrorKind::ConnectionRefused)
+    );
+    callee.write_all(b"still here").await.unwrap();
+    assert_eq!(read_exact(&mut caller, 10).await, "still here");
+    client.set_upstream_up("link", true).await.unwrap();
+    link.connect().await;
+}
+
+#[tokio::test]
+async fn moving_drops_connections_and_standing_still_does_not() {
+    let link = Link::new().await;
+    let client = &link.running.client;
+    let (mut caller, mut callee) = link.connect().await;
+    client.update("link", &enabled(true)).await.unwrap();
+    let same = ProxyUpdate {
+        listen: Some(link.listen.to_string()),
+        ..ProxyUpdate::default()
+    };
+    client.update("link", &same).await.unwrap();
+    caller.write_all(b"on").await.unwrap();
+    assert_eq!(read_exact(&mut callee, 2).await, "on");
+    let elsewhere = ProxyUpdate {
+        listen: Some("localhost:0".to_owned()),
+        ..ProxyUpdate::default()
+    };
+    let shown = client.update("link", &elsewhere).await.unwrap();
+    assert_ne!(shown.listen, link.listen.to_string());
+    assert!(shown.listen.starts_with("127.0.0.1:"), "{}", shown.listen);
+    assert_eq!(read_end(&mut caller).await, (Vec::new(), None));
+}
+
+#[tokio::test]
+async fn failed_move_leaves_the_proxy_disabled_with_the_new_address() {
+    let link = Link::new().await;
+    let client = &link.running.client;
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listen = address(&taken).to_string();
+    let to = ProxyUpdate {
+        listen: Some(listen.clone()),
+        ..ProxyUpdate::default()
+    };
+    let refused = client.update("link", &to).await.unwrap_err();
+    assert_eq!(refused.status(), Some(500));
+    assert!(refused.to_string().ends_with(&format!(
+        "listen tcp {listen}: bind: address already in use"
+    )));
+    let shown = client.proxy("link").await.unwrap();
+    assert_eq!((shown.enabled, shown.listen), (false, listen));
+}
+
+#[tokio::test]
+async fn reset_enables_and_removes_toxics_and_keeps_connections() {
+    let link = Link::new().await;
+    let client = &link.running.client;
+    client
+        .create(&Proxy {
+            enabled: false,
+            ..Proxy::new("off", "127.0.0.1:0", "x:1")
+        })
+        .await
+        .unwrap();
+    let (mut caller, mut callee) = link.connect().await;
+    link.set(&[toxic("stall", Stream::Upstream)]).await;
+    caller.write_all(b"kept").await.unwrap();
+    client.reset().await.unwrap();
+    assert_eq!(read_exact(&mut callee, 4).await, "kept");
+    let proxies = client.proxies().await.unwrap();
+    assert!(
+        proxies
+            .values()
+            .all(|proxy| proxy.enabled && proxy.toxics.is_empty())
+    );
+}
+
+#[tokio::test]
+async fn taken_api_port_is_an_error() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let options = ServerOptions {
+        host: "127.0.0.1".to_owned(),
+        port: address(&taken).port(),
+        ..ServerOptions::default()
+    };
+    assert!(matches!(
+        Server::bind(options).await,
+        Err(ServerError::Bind { .. })
+    ));
+}
+
+#[tokio::test]
+async fn ended_server_leaves_no_port_and_no_connection() {
+    let options = ServerOptions {
+        host: "127.0.0.1".to_owned(),
+        port: 0,
+        ..ServerOptions::default()
+    };
+    let server = Server::bind(options).await.unwrap();
+    let client = Client::new(&format!("http://{}", server.address())).unwrap();
+    let (end, ended) = oneshot::channel::<()>();
+    let task = tokio::spawn(server.run_until(async {
+        // Dropped or sent, it is the end.
+        let _ = ended.await;
+    }));
+    let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = Proxy::new("link", "127.0.0.1:0", address(&upstream).to_string());
+    let listen = client.create(&proxy).await.unwrap().listen;
+    let mut caller = TcpStream::connect(&listen).await.unwrap();
+    let _callee = within("the dial", upstream.accept()).await.unwrap();
+    end.send(()).unwrap();
+    within("the server to end", task).await.unwrap().unwrap();
+    assert_eq!(
+        connect_error(&listen).await,
+        Some(ErrorKind::ConnectionRefused)
+    );
+    assert_eq!(read_end(&mut caller).await, (Vec::new(), None));
+}
+
+#[tokio::test]
+async fn black_holed_callee_stalls_neither_calls_nor_other_callers() {
+    let running = start().await;
+    let full = tokio::net::TcpSocket::new_v4().unwrap();
+    full.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let full = full.listen(1).unwrap();
+    let mut waiting = Vec::new();
+    // Fills the backlog: the first connect that is not answered shows that it is full.
+    let pause = std::time::Duration::from_millis(300);
+    while let Ok(connected) = tokio::time::timeout(pause, TcpStream::connect(address(&full))).await
+    {
+        waiting.push(connected.unwrap());
+    }
+    let proxy = Proxy::new("hole", "127.0.0.1:0", address(&full).to_string());
+    let listen = running.client.create(&proxy).await.unwrap().listen;
+    let mut callers = Vec::new();
+    for _ in 0..3 {
+        callers.push(TcpStream::connect(&listen).await.unwrap());
+    }
+    within("all to be accepted", async {
+        while running.client.stats().await.unwrap().proxies["hole"]
+            .connections
+            .accepted
+            < 3
+        {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    running.client.delete("hole").await.unwrap();
+    for mut caller in callers {
+        assert_eq!(read_end(&mut caller).await, (Vec::new(), None));
+    }
+}
