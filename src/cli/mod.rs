@@ -7,6 +7,7 @@ pub mod bug;
 mod check;
 mod clean;
 mod explain;
+mod files;
 mod gate;
 mod generate;
 mod init;

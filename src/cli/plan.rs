@@ -1,10 +1,17 @@
 //! `chaos plan`: what a scenario would do: processes, links, timeline, arithmetic; touches nothing.
 
-use std::path::PathBuf;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
+
+use crate::diagnostic::Diagnostics;
+use crate::exit::Exit;
+use crate::plan::Plan;
+use crate::plan::describe::describe;
 use crate::terminal::Environment;
 
-use super::{Failure, Result, options};
+use super::{Failure, Result, files, options};
 
 /// Flags of `chaos plan`.
 #[derive(Debug, clap::Args)]
@@ -27,6 +34,37 @@ Examples:
   chaos plan scenarios/payment-outage.yaml
   chaos plan scenarios/payment-outage.yaml --json - --seed 7";
 
-pub(super) fn execute(_args: Args, _environment: &Environment) -> Result {
-    Err(Failure::not_supported("plan"))
+pub(super) fn execute(args: Args, environment: &Environment) -> Result {
+    let plan = match files::plan_of(&args.scenario, &args.changes, environment) {
+        Ok(plan) => plan,
+        Err(mistakes) => return Ok(show_mistakes(&mistakes, environment)),
+    };
+    match args.json {
+        Some(path) => write_json(&plan, &path)?,
+        None => tell(&describe(&plan)),
+    }
+    Ok(Exit::Held)
+}
+
+fn write_json(plan: &Plan, path: &Path) -> std::result::Result<(), Failure> {
+    let mut text = plan.to_json();
+    text.push('\n');
+    let written = match path == Path::new("-") {
+        true => std::io::stdout().write_all(text.as_bytes()),
+        false => std::fs::write(path, text),
+    };
+    written
+        .with_context(|| format!("cannot write the plan to `{}`", path.display()))
+        .map_err(Failure::not_carried_out)
+}
+
+/// Prints what is wrong with the files; such a command ends with exit 2.
+pub(super) fn show_mistakes(mistakes: &Diagnostics, environment: &Environment) -> Exit {
+    tell(&format!("{}\n", mistakes.render(environment.color())));
+    Exit::Usage
+}
+
+/// Human text goes to standard error. Nobody is left to tell when that is gone.
+pub(super) fn tell(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }
