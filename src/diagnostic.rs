@@ -61,6 +61,11 @@ impl Sources {
         u32::try_from(self.0.len() - 1).unwrap_or(u32::MAX)
     }
 
+    /// All texts, in the order in which they were added.
+    pub fn iter(&self) -> impl Iterator<Item = &Source> {
+        self.0.iter()
+    }
+
     /// The text that a span points into.
     #[must_use]
     pub fn get(&self, file: u32) -> Option<&Source> {

@@ -14,7 +14,9 @@ mod init;
 mod keeper;
 mod options;
 mod plan;
+mod planning;
 mod proxy;
+mod rendering;
 mod report;
 mod run;
 mod sample;
@@ -138,8 +140,16 @@ impl Failure {
     }
 }
 
+/// An error that is already as people should see it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Rendered(String);
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(Rendered(text)) = self.error.downcast_ref() {
+            return f.write_str(text.trim_end());
+        }
         write!(f, "error: {}", self.error)?;
         self.error
             .chain()

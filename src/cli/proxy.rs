@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context as _;
+
+use crate::exit::Exit;
 use crate::terminal::Environment;
+use crate::toxiproxy::server::{ServerOptions, serve};
 
 use super::{Failure, Result};
 
@@ -23,15 +27,38 @@ pub(super) struct Args {
     pub config: Option<PathBuf>,
 
     /// Seed of whatever toxics draw at random
-    #[arg(long, value_name = "N")]
-    pub seed: Option<u64>,
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+
+    /// End when standard input does, so that a parent never leaves the server behind
+    #[arg(long)]
+    pub end_at_eof: bool,
 }
 
 const AFTER_HELP: &str = "\
+Prints one line of JSON with its address when it answers.
+
 Examples:
   chaos proxy
   chaos proxy --port 0 --config toxiproxy.json";
 
-pub(super) fn execute(_args: Args, _environment: &Environment) -> Result {
-    Err(Failure::not_supported("proxy"))
+pub(super) fn execute(args: Args, _environment: &Environment) -> Result {
+    let options = ServerOptions {
+        host: args.host,
+        port: args.port,
+        config: args.config,
+        seed: args.seed,
+        end_at_eof: args.end_at_eof,
+        announce: Some(Box::new(std::io::stdout())),
+        ..ServerOptions::default()
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")
+        .map_err(Failure::not_carried_out)?;
+    let served = runtime.block_on(serve(options));
+    // Toxics may still hold connections open; they end with the process.
+    runtime.shutdown_background();
+    served.map(|()| Exit::Held).map_err(Failure::not_carried_out)
 }

@@ -1,10 +1,29 @@
 //! `chaos run`: runs scenarios, one after another.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::io::{Stderr, stderr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use anyhow::{Context as _, anyhow};
+use tokio::sync::{Mutex, mpsc};
+
+use crate::display::{self, Display, Ending};
+use crate::evidence::folder::{FolderError, RunFolder};
+use crate::evidence::{Event, RunClock, Stamped, StopReason};
+use crate::exit::Exit;
+use crate::plan::Plan;
+use crate::run::journal::{DISPLAY_QUEUE, Journal};
+use crate::run::leftovers::{self, RunLock};
+use crate::run::ports::Ports;
+use crate::run::shutdown::Shutdown;
+use crate::run::{self, Ended};
 use crate::terminal::Environment;
+use crate::verdict::Status;
 
-use super::{Failure, Result, options};
+use super::options::OnInconclusive;
+use super::planning::{self, Planned};
+use super::{Failure, Result, options, rendering};
 
 /// Flags of `chaos run`.
 #[derive(Debug, clap::Args)]
@@ -46,6 +65,203 @@ Examples:
 
 SIGUSR1 prints the current state of the run.";
 
-pub(super) fn execute(_args: Args, _environment: &Environment) -> Result {
-    Err(Failure::not_supported("run"))
+pub(super) fn execute(args: Args, environment: &Environment) -> Result {
+    if args.keep_running {
+        return Err(Failure::usage(anyhow!("`--keep-running` is not supported yet")));
+    }
+    if args.changes.toxiproxy.is_some() {
+        return Err(Failure::usage(anyhow!("`--toxiproxy` is not supported yet")));
+    }
+    // Everything is checked before anything is started.
+    let planned = planning::plan_all(&args.scenarios, &args.changes, environment)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("start the runtime")
+        .map_err(Failure::not_carried_out)?;
+    runtime.block_on(run_all(planned, &args, environment))
+}
+
+async fn run_all(planned: Vec<Planned>, args: &Args, environment: &Environment) -> Result {
+    let shutdown = Shutdown::new();
+    let show = shutdown
+        .listen_to_signals()
+        .context("listen to signals")
+        .map_err(Failure::not_carried_out)?;
+    let show = Arc::new(Mutex::new(show));
+    clear_killed_runs(args, environment);
+    let mut exits = Vec::new();
+    for planned in planned {
+        let exit = run_one(planned, args, environment, &shutdown, Arc::clone(&show)).await?;
+        exits.push(exit);
+        if matches!(exit, Exit::Interrupted | Exit::Terminated) {
+            break;
+        }
+    }
+    Ok(Exit::combine(exits))
+}
+
+/// What earlier runs left that were killed together with their keeper. Not being able to clear it
+/// is no reason not to run.
+fn clear_killed_runs(args: &Args, environment: &Environment) {
+    for folder in leftovers::unfinished(&args.reports.report_dir).unwrap_or_default() {
+        if let Err(error) = leftovers::clear(&folder) {
+            tracing::warn!(folder = %folder.display(), %error, "not cleared");
+        }
+    }
+    if let Ok(ports) = Ports::new(&environment.temp_dir()) {
+        ports.clear_stale();
+    }
+}
+
+async fn run_one(
+    planned: Planned,
+    args: &Args,
+    environment: &Environment,
+    shutdown: &Shutdown,
+    show: Arc<Mutex<mpsc::Receiver<()>>>,
+) -> Result {
+    let clock = RunClock::start();
+    // Absolute, because services have working directories of their own.
+    let reports = std::path::absolute(&args.reports.report_dir)
+        .context("find the report folder")
+        .map_err(Failure::not_carried_out)?;
+    let folder = RunFolder::create(&reports, clock.origin_wall_ms)
+        .map_err(Failure::not_carried_out)?;
+    super::bug::set_run_folder(Some(folder.path().to_owned()));
+    let _lock = RunLock::take(folder.path())
+        .context("lock the run folder")
+        .map_err(Failure::not_carried_out)?;
+    let plan = Arc::new(planned.plan);
+    let shown = args.reports.report_dir.join(folder.run_id());
+    let (journal, events) = open_journal(&folder, clock, &plan, &planned.texts)
+        .map_err(Failure::not_carried_out)?;
+    let display = Display::new(&plan, display_options(args, environment, &shown), stderr());
+    let displaying = tokio::spawn(show_events(display, events, show, clock));
+
+    let options = run::Options {
+        environment: inherited(environment),
+        locks: environment.temp_dir(),
+        data: folder.path().join("data"),
+        token: format!("{:032x}", rand::random::<u128>()),
+    };
+    let ended = run::execute(Arc::clone(&plan), options, &folder, Arc::clone(&journal), shutdown).await;
+    // The display ends when nobody can tell it anything any more.
+    drop(journal);
+    let display = displaying.await.context("show the run").map_err(Failure::not_carried_out)?;
+    finish(&folder, &plan, &planned.texts, &ended, args, &shown, display)
+}
+
+/// Judges, renders, and says how it ended.
+fn finish(
+    folder: &RunFolder,
+    plan: &Plan,
+    texts: &BTreeMap<String, String>,
+    ended: &Ended,
+    args: &Args,
+    shown: &Path,
+    mut display: Display<Stderr>,
+) -> Result {
+    let judged = rendering::judge_and_render(folder, plan, texts, &args.outputs)?;
+    folder.point_latest().map_err(Failure::not_carried_out)?;
+    let exit = exit_of(ended, judged.verdicts.status(), &args.outputs);
+    let ending = Ending {
+        lasted: judged.lasted,
+        exit_code: exit.code(),
+        inconclusive_warns: args.outputs.inconclusive == OnInconclusive::Warn,
+        report: Some(shown.join("report.html").display().to_string()),
+    };
+    // Nobody is left to tell when standard error is gone; the exit code still speaks.
+    let _ = display.finish(&judged.verdicts, &ending);
+    if let Some(error) = &ended.error {
+        let help = error.help.as_ref().map(|help| format!("\n  help: {help}")).unwrap_or_default();
+        return Err(Failure { exit, error: anyhow!("{error}{help}") });
+    }
+    Ok(exit)
+}
+
+/// The exit of one run.
+fn exit_of(ended: &Ended, status: Status, outputs: &options::Outputs) -> Exit {
+    match ended.reason {
+        StopReason::Interrupt | StopReason::SecondInterrupt => Exit::Interrupted,
+        StopReason::Terminate | StopReason::SecondTerminate => Exit::Terminated,
+        // A violated property is never hidden by what went wrong later.
+        StopReason::Failed if status == Status::Fail => Exit::Violated,
+        StopReason::Failed => Exit::NotCarriedOut,
+        StopReason::Finished => match status {
+            Status::Pass => Exit::Held,
+            Status::Fail => Exit::Violated,
+            Status::Inconclusive if outputs.inconclusive == OnInconclusive::Warn => Exit::Held,
+            Status::Inconclusive => Exit::Inconclusive,
+        },
+    }
+}
+
+fn open_journal(
+    folder: &RunFolder,
+    clock: RunClock,
+    plan: &Plan,
+    texts: &BTreeMap<String, String>,
+) -> std::result::Result<(Arc<Journal>, mpsc::Receiver<Stamped>), FolderError> {
+    for (name, file) in [("scenario.yaml", &plan.scenario_file), ("system.yaml", &plan.system_file)] {
+        folder.write(name, texts.get(file).map_or(&[][..], |text| text.as_bytes()))?;
+    }
+    folder.write_plan(plan)?;
+    let (sender, events) = mpsc::channel(DISPLAY_QUEUE);
+    let journal = Arc::new(Journal::open(folder, clock, sender)?);
+    journal.event_durable(Event::RunStarted {
+        run_id: folder.run_id().to_owned(),
+        scenario: plan.name.clone(),
+        seed: plan.seed,
+        chaos_version: plan.chaos_version.clone(),
+        clock,
+        boot_id: boot_id(),
+        pid: std::process::id(),
+    });
+    Ok((journal, events))
+}
+
+/// Without it, monotonic times of services are not comparable to ours across machines.
+fn boot_id() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
+}
+
+fn display_options(args: &Args, environment: &Environment, shown: &Path) -> display::Options {
+    let mut options = display::Options::of(environment, shown.display().to_string());
+    match args.progress {
+        options::Progress::Auto => {}
+        options::Progress::Live => options.live = true,
+        options::Progress::Plain => options.live = false,
+        options::Progress::None => options.progress = false,
+    }
+    options
+}
+
+async fn show_events(
+    mut display: Display<Stderr>,
+    mut events: mpsc::Receiver<Stamped>,
+    show: Arc<Mutex<mpsc::Receiver<()>>>,
+    clock: RunClock,
+) -> Display<Stderr> {
+    let mut show = show.lock().await;
+    loop {
+        // Nobody is left to tell when standard error is gone; the run goes on.
+        let _ = tokio::select! {
+            event = events.recv() => match event {
+                Some(event) => display.on_event(&event),
+                None => return display,
+            },
+            Some(()) = show.recv() => display.print_state(clock.now_ns()),
+        };
+    }
+}
+
+/// What every service gets of the user's own environment.
+fn inherited(environment: &Environment) -> BTreeMap<String, String> {
+    ["PATH", "HOME", "LANG", "TZ"]
+        .into_iter()
+        .filter_map(|name| Some((name.to_owned(), environment.variable(name)?.to_str()?.to_owned())))
+        .collect()
 }

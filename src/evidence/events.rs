@@ -74,8 +74,10 @@ pub enum StopReason {
     Interrupt,
     /// SIGTERM or SIGHUP.
     Terminate,
-    /// A second signal: everything is killed at once.
+    /// Another signal after SIGINT: everything is killed at once.
     SecondInterrupt,
+    /// Another signal after SIGTERM or SIGHUP: everything is killed at once.
+    SecondTerminate,
 }
 
 /// What happened. Instants inside an event are ns on the run clock.

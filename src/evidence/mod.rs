@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 
 pub use clock::RunClock;
 pub use events::{Event, Phase, Stamped, StopReason};
+pub use folder::{EventWriter, FolderError, RecordWriter, RunFolder};
 pub use records::{
     Call, CallEnd, DeadLetter, Delivery, Effect, Entry, EventRecord, Operation, Record, Saga,
     SagaState, Sample, StepPhase, Transition, Version,
@@ -51,6 +52,21 @@ pub struct Evidence {
     pub samples: Vec<Sample>,
     /// How the reading of each source went.
     pub sources: BTreeMap<SourceName, SourceState>,
+    /// Lines of the run folder that could not be read; empty unless somebody damaged it.
+    pub damage: Vec<Damage>,
+}
+
+/// Lines of a file of the run folder that could not be read and were left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The file: `call.jsonl`.
+    pub file: String,
+    /// How many.
+    pub lines: u64,
+    /// The first of them, from 1.
+    pub first_line: u64,
+    /// What is wrong with it.
+    pub why: String,
 }
 
 /// How the reading of a source went, over the whole run.

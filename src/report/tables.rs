@@ -1,0 +1,694 @@
+//! The tables of the report: windows, faults, honesty, process events. Plain texts; the template
+//! escapes them.
+
+use super::Run;
+use super::measure::{InWindow, OUTCOMES, QUANTILES, quantile};
+use super::numbers;
+use super::timeline::{self, FaultSpan, Span, Timeline};
+use crate::evidence::events::LoadSummary;
+use crate::evidence::{Event, Stamped};
+use crate::plan::fault::Down;
+use crate::plan::quantity::duration_text;
+use crate::plan::{
+    Direction, FaultEffect, FaultPlan, LinkEffect, LoadModel, OperationName, ProcessEffect,
+};
+
+/// Most rows of the list of events; the rest is counted.
+const EVENTS_MAX: usize = 300;
+
+/// What a fault does and to what: `replies dropped on payments -> psp`.
+pub(super) fn fault_words(fault: &FaultPlan) -> String {
+    let targets = fault.effect.targets().join(", ");
+    match &fault.effect {
+        FaultEffect::Process { effect, .. } => format!("{targets} {}", process_words(effect)),
+        FaultEffect::Link {
+            direction, effect, ..
+        } => {
+            format!("{} on {targets}", link_words(*direction, effect))
+        }
+    }
+}
+
+fn process_words(effect: &ProcessEffect) -> String {
+    match effect {
+        ProcessEffect::Kill { down_for } => {
+            format!("killed, down for {}", duration_text(*down_for))
+        }
+        ProcessEffect::Stop => "stopped".into(),
+        ProcessEffect::Pause => "paused".into(),
+        ProcessEffect::Restart { signal, down_for } => {
+            format!(
+                "restarted by {signal}, down for {}",
+                duration_text(*down_for)
+            )
+        }
+    }
+}
+
+fn link_words(direction: Direction, effect: &LinkEffect) -> String {
+    let what = match direction {
+        Direction::Request => "requests",
+        Direction::Response => "replies",
+        Direction::Both => "requests and replies",
+    };
+    match effect {
+        LinkEffect::Latency { latency, .. } => format!("{what} {} late", duration_text(*latency)),
+        LinkEffect::Stall => format!("{what} held"),
+        LinkEffect::Blackhole => format!("{what} dropped"),
+        LinkEffect::Bandwidth { bytes_per_s } => {
+            format!("{what} at {}/s", numbers::bytes(*bytes_per_s))
+        }
+        LinkEffect::SlowClose { delay } => format!("closes {} late", duration_text(*delay)),
+        LinkEffect::ResetPeer { after } => {
+            format!("connections reset after {}", duration_text(*after))
+        }
+        LinkEffect::Slicer { average_size, .. } => {
+            format!("{what} in pieces of {}", numbers::bytes(*average_size))
+        }
+        LinkEffect::LimitData { bytes } => {
+            format!("{what} cut after {}", numbers::bytes(*bytes))
+        }
+        LinkEffect::Reset => "connections reset".into(),
+        LinkEffect::Down { how: Down::Refuse } => "connections refused".into(),
+        LinkEffect::Down { how: Down::Reset } => "connections reset".into(),
+        LinkEffect::Toxic { kind, toxicity, .. } => {
+            format!(
+                "toxic {kind} on {what} of {} of connections",
+                numbers::percent(*toxicity)
+            )
+        }
+    }
+}
+
+/// A cell of the window table.
+#[derive(Clone, Debug)]
+pub(super) struct Cell {
+    pub(super) head: &'static str,
+    pub(super) text: String,
+    /// What it is compared to the baseline, or empty: `×28`.
+    pub(super) delta: String,
+    /// Whether that is markedly worse.
+    pub(super) worse: bool,
+}
+
+/// A row of the window table: one window.
+#[derive(Clone, Debug)]
+pub(super) struct WindowRow {
+    pub(super) window: String,
+    pub(super) when: String,
+    pub(super) cells: Vec<Cell>,
+}
+
+/// The window table of one operation.
+#[derive(Clone, Debug)]
+pub(super) struct WindowTable {
+    pub(super) operation: String,
+    pub(super) rows: Vec<WindowRow>,
+}
+
+/// Baseline, each fault, recovery, for every operation that was seen.
+pub(super) fn windows(run: &Run<'_>, timeline: &Timeline) -> Vec<WindowTable> {
+    let windows = timeline.windows();
+    let steps = run
+        .plan
+        .load
+        .journeys
+        .iter()
+        .flat_map(|journey| &journey.steps);
+    steps
+        .filter(|step| run.evidence.operations.iter().any(|o| o.op == step.name))
+        .map(|step| WindowTable {
+            operation: step.name.to_string(),
+            rows: window_rows(run, timeline, &windows, &step.name),
+        })
+        .collect()
+}
+
+fn window_rows(
+    run: &Run<'_>,
+    timeline: &Timeline,
+    windows: &[Span],
+    name: &OperationName,
+) -> Vec<WindowRow> {
+    let of = |window: &Span| InWindow::of(run.evidence, timeline, name, window);
+    let baseline = windows
+        .iter()
+        .find(|window| window.name == "baseline")
+        .map(|w| (w, of(w)));
+    windows
+        .iter()
+        .map(|window| {
+            let base = baseline.as_ref().filter(|(base, _)| *base != window);
+            let base = base.map(|(window, found)| (window.seconds(), found));
+            let (from, to) = (
+                timeline.offset_s(window.from_ns),
+                timeline.offset_s(window.to_ns),
+            );
+            WindowRow {
+                window: window.name.clone(),
+                when: format!("{} to {}", numbers::offset(from), numbers::offset(to)),
+                cells: cells(window.seconds(), &of(window), base),
+            }
+        })
+        .collect()
+}
+
+fn cells(seconds: f64, found: &InWindow, base: Option<(f64, &InWindow)>) -> Vec<Cell> {
+    let share = |n: u64, found: &InWindow| n as f64 / found.n.max(1) as f64;
+    let errors: Vec<String> = found
+        .errors
+        .iter()
+        .take(3)
+        .map(|(c, n)| format!("{n} × {c}"))
+        .collect();
+    let errors = match (found.unknown(), errors.is_empty()) {
+        (0, true) => "0 %".into(),
+        (n, true) => numbers::percent(share(n, found)),
+        (n, false) => format!(
+            "{} ({})",
+            numbers::percent(share(n, found)),
+            errors.join(", ")
+        ),
+    };
+    let base_good = base.map(|(_, base)| share(base.good(), base));
+    let good = share(found.good(), found);
+    let plain = |head, text| Cell {
+        head,
+        text,
+        delta: String::new(),
+        worse: false,
+    };
+    let mut cells = vec![
+        plain(
+            "offered",
+            format!("{} /s", numbers::digits(found.n as f64 / seconds)),
+        ),
+        Cell {
+            head: "done or accepted",
+            text: format!("{} /s", numbers::digits(found.good() as f64 / seconds)),
+            delta: outcome_mix(found),
+            worse: base_good.is_some_and(|base| good < base * 0.9),
+        },
+        Cell {
+            head: "errors",
+            text: errors,
+            delta: String::new(),
+            worse: base
+                .is_some_and(|(_, b)| share(found.unknown(), found) > share(b.unknown(), b) + 0.01),
+        },
+    ];
+    cells.extend(QUANTILES.map(|(q, head)| {
+        let value = quantile(&found.latency, q);
+        let base = base.and_then(|(_, base)| quantile(&base.latency, q));
+        let factor = value
+            .zip(base)
+            .map(|(value, base)| value as f64 / base.max(1) as f64);
+        Cell {
+            head,
+            text: value.map_or("–".into(), numbers::duration),
+            delta: factor.map_or(String::new(), |factor| {
+                format!("×{}", numbers::digits(factor))
+            }),
+            // Worse than recovery's own band: half as much again and 50 ms.
+            worse: value
+                .zip(base)
+                .is_some_and(|(value, base)| value > base + base / 2 && value > base + 50_000_000),
+        }
+    }));
+    cells
+}
+
+/// `98 % done, 2 % refused`: only when there is more than one outcome.
+fn outcome_mix(found: &InWindow) -> String {
+    let parts: Vec<String> = OUTCOMES
+        .iter()
+        .zip(found.by_outcome)
+        .filter(|(_, n)| *n > 0)
+        .map(|((_, name), n)| format!("{} {name}", numbers::percent(n as f64 / found.n as f64)))
+        .collect();
+    if parts.len() > 1 {
+        parts.join(", ")
+    } else {
+        String::new()
+    }
+}
+
+/// A fault as it happened.
+#[derive(Clone, Debug)]
+pub(super) struct FaultCard {
+    pub(super) name: String,
+    pub(super) what: String,
+    pub(super) place: String,
+    /// Term and what it came to.
+    pub(super) facts: Vec<(&'static str, String)>,
+}
+
+pub(super) fn faults(run: &Run<'_>, timeline: &Timeline) -> Vec<FaultCard> {
+    let seen = timeline
+        .faults
+        .iter()
+        .map(|fault| fault_card(run, timeline, fault));
+    let missed = run.plan.faults.iter().filter(|planned| {
+        !timeline
+            .faults
+            .iter()
+            .any(|fault| fault.fault == planned.name)
+    });
+    let missed = missed.map(|planned| FaultCard {
+        name: planned.name.to_string(),
+        what: fault_words(planned),
+        place: planned.source.to_string(),
+        facts: vec![("happened", "no: it was never confirmed".into())],
+    });
+    seen.chain(missed).collect()
+}
+
+fn fault_card(run: &Run<'_>, timeline: &Timeline, fault: &FaultSpan) -> FaultCard {
+    let planned = run.plan.fault(&fault.fault);
+    let at = |ns| numbers::offset(timeline.offset_s(ns));
+    let Span { from_ns, to_ns, .. } = fault.span;
+    let lag = |asked: u64, seen: u64| numbers::duration(seen.saturating_sub(asked));
+    let mut facts = vec![(
+        "on",
+        format!(
+            "{}, confirmed in {}: {}",
+            at(from_ns),
+            lag(fault.asked_ns, from_ns),
+            fault.detail
+        ),
+    )];
+    match fault.lift_asked_ns {
+        Some(asked) => facts.push((
+            "off",
+            format!("{}, confirmed in {}", at(to_ns), lag(asked, to_ns)),
+        )),
+        None => facts.push(("off", "not seen to be lifted".into())),
+    }
+    facts.push(("lasted", numbers::seconds(fault.span.seconds())));
+    for bite in &fault.bites {
+        let link = bite
+            .link
+            .as_ref()
+            .map_or(String::new(), |link| format!("{link}: "));
+        facts.push((
+            "bit",
+            format!(
+                "{link}{} requests on {} connections, {} dropped, {} delayed, {} closed",
+                numbers::count(bite.requests),
+                numbers::count(bite.connections),
+                numbers::bytes(bite.bytes_dropped),
+                numbers::bytes(bite.bytes_delayed),
+                numbers::count(bite.closed),
+            ),
+        ));
+    }
+    facts.extend(detected(run, timeline, fault));
+    FaultCard {
+        name: fault.fault.to_string(),
+        what: planned.map_or(String::new(), fault_words),
+        place: planned.map_or(String::new(), |planned| planned.source.to_string()),
+        facts,
+    }
+}
+
+/// When the fault was first felt and noticed, and when its breakers closed again.
+fn detected(run: &Run<'_>, timeline: &Timeline, fault: &FaultSpan) -> Vec<(&'static str, String)> {
+    let Span { from_ns, to_ns, .. } = fault.span;
+    let mut facts = Vec::new();
+    let felt = run
+        .evidence
+        .operations
+        .iter()
+        .filter(|operation| fault.span.has_touched(operation) && operation.error.is_some())
+        .min_by_key(|operation| operation.ended_ns);
+    if let Some(first) = felt {
+        let after = numbers::seconds(first.ended_ns.saturating_sub(from_ns) as f64 / 1e9);
+        let error = first.error.as_deref().unwrap_or("error");
+        facts.push((
+            "first error",
+            format!("after {after}: {error} of {}", first.op),
+        ));
+    }
+    for (link, states) in timeline::breakers(run.plan, run.evidence, timeline) {
+        let opened = states.iter().find(|claimed| {
+            claimed.state == "OPEN" && (from_ns..=to_ns).contains(&claimed.from_ns)
+        });
+        let Some(opened) = opened else { continue };
+        let after = numbers::seconds(opened.from_ns.saturating_sub(from_ns) as f64 / 1e9);
+        facts.push(("detected", format!("breaker {link} opened after {after}")));
+        let closed = states
+            .iter()
+            .find(|claimed| claimed.state == "CLOSED" && claimed.from_ns >= to_ns);
+        facts.push(match closed {
+            Some(closed) => {
+                let after = numbers::seconds((closed.from_ns - to_ns) as f64 / 1e9);
+                (
+                    "recovered",
+                    format!("breaker {link} closed {after} after the fault"),
+                )
+            }
+            None => ("recovered", format!("breaker {link} was not seen to close")),
+        });
+    }
+    facts
+}
+
+/// A statement about how far the numbers can be trusted.
+#[derive(Clone, Debug)]
+pub(super) struct Honesty {
+    pub(super) what: &'static str,
+    pub(super) text: String,
+    /// Whether it casts doubt on the numbers.
+    pub(super) doubt: bool,
+}
+
+pub(super) fn honesty(run: &Run<'_>) -> Vec<Honesty> {
+    let sure = |what, text: String| Honesty {
+        what,
+        text,
+        doubt: false,
+    };
+    let mut rows = vec![load_model(run)];
+    match run
+        .evidence
+        .events
+        .iter()
+        .find_map(|stamped| match &stamped.event {
+            Event::LoadFinished(summary) => Some(summary),
+            _ => None,
+        }) {
+        Some(summary) => rows.extend(generator(summary)),
+        None => rows.push(Honesty {
+            what: "conservation",
+            text: "the load did not finish, so tickets cannot be accounted for".into(),
+            doubt: true,
+        }),
+    }
+    for stamped in &run.evidence.events {
+        match &stamped.event {
+            Event::ProxyReady { version, embedded } => {
+                let whose = if *embedded {
+                    "embedded engine"
+                } else {
+                    "external Toxiproxy"
+                };
+                rows.push(sure("proxy", format!("{whose}, {version}")));
+            }
+            Event::RunStarted {
+                chaos_version,
+                boot_id,
+                ..
+            } => {
+                rows.push(sure("version", format!("chaos {chaos_version}")));
+                rows.push(sure(
+                    "clock",
+                    format!(
+                        "CLOCK_MONOTONIC of one kernel (boot {boot_id}), ns from the run's start"
+                    ),
+                ));
+            }
+            Event::Bypassed { service, calls } => rows.push(Honesty {
+                what: "bypassed",
+                text: format!("{calls} calls reached {service} past its proxy"),
+                doubt: true,
+            }),
+            _ => {}
+        }
+    }
+    rows.push(sure("seed", run.plan.seed.to_string()));
+    rows
+}
+
+fn load_model(run: &Run<'_>) -> Honesty {
+    let load = &run.plan.load;
+    let (what, doubt) = ("load model", false);
+    match &load.model {
+        LoadModel::Open(arrivals) => {
+            let rates = || {
+                arrivals
+                    .segments
+                    .iter()
+                    .flat_map(|s| [s.from_per_s, s.to_per_s])
+            };
+            let (low, high) = (
+                rates().fold(f64::MAX, f64::min),
+                rates().fold(0.0, f64::max),
+            );
+            let rate = if high > low {
+                format!("{} to {}", numbers::digits(low), numbers::digits(high))
+            } else {
+                numbers::digits(high)
+            };
+            let kind = if arrivals.poisson {
+                "seeded Poisson arrivals"
+            } else {
+                "evenly spaced"
+            };
+            let (fewest, most) = load.requests_per_s;
+            let requests = if fewest < most {
+                format!("{} to {}", numbers::digits(fewest), numbers::digits(most))
+            } else {
+                numbers::digits(most)
+            };
+            let text = format!(
+                "open: {rate} journeys/s, {requests} requests/s, {kind}; a stall of the system does not slow it down"
+            );
+            Honesty { what, text, doubt }
+        }
+        LoadModel::Closed { users, think } => Honesty {
+            what,
+            text: format!(
+                "closed: {users} users, {} pause; under-counts stalls",
+                duration_text(*think)
+            ),
+            doubt: true,
+        },
+    }
+}
+
+fn generator(summary: &LoadSummary) -> Vec<Honesty> {
+    let LoadSummary {
+        issued,
+        completed,
+        failed,
+        dropped,
+        ..
+    } = *summary;
+    let [i, c, f, d] = [issued, completed, failed, dropped].map(numbers::count);
+    let holds = issued == completed + failed + dropped;
+    let sign = if holds { "=" } else { "≠" };
+    let lag = |us: u64| numbers::duration(us.saturating_mul(1000));
+    let cpu = numbers::percent(summary.cpu_s / summary.wall_s.max(1e-9));
+    vec![
+        Honesty {
+            what: "conservation",
+            text: format!("{i} issued {sign} {c} completed + {f} failed + {d} dropped"),
+            doubt: !holds,
+        },
+        Honesty {
+            what: "dropped tickets",
+            text: format!("{d}; at most {} users busy at once", summary.users_busy_max),
+            doubt: dropped > 0,
+        },
+        Honesty {
+            what: "send lag",
+            text: format!(
+                "p99 {}, largest {} from due to sent",
+                lag(summary.send_lag_p99_us),
+                lag(summary.send_lag_max_us)
+            ),
+            doubt: summary.send_lag_p99_us > 5_000,
+        },
+        Honesty {
+            what: "worker CPU",
+            text: format!(
+                "{cpu} of one core for {} requests",
+                numbers::count(summary.requests)
+            ),
+            doubt: summary.cpu_s > 0.9 * summary.wall_s,
+        },
+    ]
+}
+
+/// What the run says nothing about.
+pub(super) fn not_exercised(run: &Run<'_>, timeline: &Timeline) -> Vec<String> {
+    let mut texts = Vec::new();
+    for fault in &timeline.faults {
+        let bit = |b: &crate::evidence::events::Bite| {
+            b.requests + b.closed + b.bytes_dropped + b.bytes_delayed
+        };
+        let touched: u64 = fault.bites.iter().map(bit).sum();
+        if !fault.bites.is_empty() && touched == 0 {
+            texts.push(format!("fault {} bit nothing", fault.fault));
+        }
+    }
+    let steps = run
+        .plan
+        .load
+        .journeys
+        .iter()
+        .flat_map(|journey| &journey.steps);
+    for step in steps {
+        if !run
+            .evidence
+            .operations
+            .iter()
+            .any(|operation| operation.op == step.name)
+        {
+            texts.push(format!("operation {} never ran", step.name));
+        }
+    }
+    if !run.evidence.calls.is_empty() {
+        let http = run.plan.system.links.iter();
+        let http = http.filter(|link| link.protocol == crate::plan::system::Protocol::Http);
+        for link in http {
+            if !run.evidence.calls.iter().any(|call| call.link == link.name) {
+                texts.push(format!("link {} saw no call", link.name));
+            }
+        }
+    }
+    texts
+}
+
+/// How the reading of a source went.
+#[derive(Clone, Debug)]
+pub(super) struct SourceRow {
+    pub(super) name: String,
+    pub(super) rows: String,
+    pub(super) problem: String,
+}
+
+pub(super) fn sources(run: &Run<'_>) -> Vec<SourceRow> {
+    let sources = run.evidence.sources.iter();
+    sources
+        .map(|(name, state)| {
+            let lost =
+                (state.lost > 0).then(|| format!("{} rows lost", numbers::count(state.lost)));
+            let problem: Vec<String> = lost.into_iter().chain(state.error.clone()).collect();
+            SourceRow {
+                name: name.to_string(),
+                rows: numbers::count(state.rows),
+                problem: problem.join("; "),
+            }
+        })
+        .collect()
+}
+
+/// A line of the list of events.
+#[derive(Clone, Debug)]
+pub(super) struct EventRow {
+    pub(super) at: String,
+    pub(super) what: &'static str,
+    pub(super) text: String,
+    /// `bad`, `doubt` or nothing.
+    pub(super) class: &'static str,
+    /// The last lines of a service that ended by itself.
+    pub(super) log: Vec<String>,
+}
+
+/// What happened to processes and faults, and how many lines more there are.
+pub(super) fn events(run: &Run<'_>, timeline: &Timeline) -> (Vec<EventRow>, usize) {
+    let rows = run
+        .evidence
+        .events
+        .iter()
+        .filter_map(|stamped| event_row(timeline, stamped));
+    let mut rows: Vec<EventRow> = rows.collect();
+    let more = rows.len().saturating_sub(EVENTS_MAX);
+    rows.truncate(EVENTS_MAX);
+    (rows, more)
+}
+
+fn event_row(timeline: &Timeline, stamped: &Stamped) -> Option<EventRow> {
+    let mut log = Vec::new();
+    let (what, class, text) = match &stamped.event {
+        Event::PhaseStarted { phase, .. } => ("phase", "", phase.name().to_owned()),
+        Event::ServiceSpawned {
+            service,
+            pid,
+            incarnation,
+        } => (
+            "started",
+            "",
+            format!("{service}, pid {pid}, start {incarnation}"),
+        ),
+        Event::ServiceReady {
+            service, took_ms, ..
+        } => ("ready", "", format!("{service} after {took_ms} ms")),
+        Event::ServiceExited {
+            service,
+            code,
+            signal,
+            by_us,
+            log_tail,
+            ..
+        } => {
+            let how = match (code, signal) {
+                (_, Some(signal)) => format!("signal {signal}"),
+                (Some(code), None) => format!("exit code {code}"),
+                (None, None) => "unknown status".into(),
+            };
+            log.clone_from(log_tail);
+            let (class, whose) = if *by_us {
+                ("", "the run")
+            } else {
+                ("bad", "itself")
+            };
+            ("ended", class, format!("{service} by {whose}, {how}"))
+        }
+        Event::FaultApplied { fault, detail, .. } => {
+            ("fault on", "doubt", format!("{fault}: {detail}"))
+        }
+        Event::FaultLifted { fault, .. } => ("fault off", "", fault.to_string()),
+        Event::FaultFailed { fault, why } => ("fault", "bad", format!("{fault} failed: {why}")),
+        Event::SetupFinished { requests, took_ms } => {
+            ("setup", "", format!("{requests} requests in {took_ms} ms"))
+        }
+        Event::DrainEnded {
+            drained: true,
+            took_ms,
+            ..
+        } => (
+            "drained",
+            "",
+            format!("after {}", numbers::seconds(*took_ms as f64 / 1e3)),
+        ),
+        Event::DrainEnded { left, unread, .. } => {
+            let left = left.iter().map(|(name, n)| format!("{name} still {n}"));
+            let unread = unread
+                .iter()
+                .map(|(name, why)| format!("{name} unread: {why}"));
+            (
+                "drain",
+                "doubt",
+                left.chain(unread).collect::<Vec<_>>().join(", "),
+            )
+        }
+        Event::SourceRead {
+            source,
+            rows,
+            error: Some(error),
+            ..
+        } => (
+            "evidence",
+            "doubt",
+            format!("{source} ended at row {rows}: {error}"),
+        ),
+        Event::Note { text } => ("note", "", text.clone()),
+        Event::Stopping { why, .. } => ("stopping", "doubt", why.clone()),
+        Event::TeardownFinished { left, .. } if !left.is_empty() => (
+            "teardown",
+            "bad",
+            format!("left behind: {}", left.join(", ")),
+        ),
+        _ => return None,
+    };
+    let at = numbers::offset(timeline.offset_s(stamped.at_ns));
+    Some(EventRow {
+        at,
+        what,
+        text,
+        class,
+        log,
+    })
+}

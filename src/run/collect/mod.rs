@@ -1,0 +1,203 @@
+//! Reading evidence: from HTTP, SQL and logs, through jq, into records.
+//!
+//! Never judges and never guesses: a source that could not be read to its end says so, and the
+//! checkers decide what that is worth.
+
+pub(crate) mod backlog;
+pub(crate) mod http;
+mod log;
+mod map;
+mod sql;
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::evidence::{Event, Record};
+use crate::plan::system::{Fetch, RecordKind};
+use crate::plan::{DatabaseName, Plan, SourcePlan};
+
+use super::bindings::Bindings;
+use super::journal::Journal;
+use map::Mapping;
+
+/// How often the end-of-run reading of a source is tried before it counts as failed.
+const TRIES: usize = 3;
+/// Pause between two tries.
+const TRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// What every reading needs.
+pub(crate) struct Context {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) bindings: Arc<Bindings>,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) client: reqwest::Client,
+    pub(crate) logs: PathBuf,
+    pub(crate) operations: PathBuf,
+}
+
+impl Context {
+    fn database_url(&self, name: &DatabaseName) -> Result<String, String> {
+        let database = self.plan.system.databases.iter().find(|database| database.name == *name);
+        let database = database.ok_or_else(|| format!("no database `{name}`"))?;
+        database.url.render(|symbol| self.bindings.bind(None, symbol))
+    }
+}
+
+/// A source with what was read of it so far.
+pub(crate) struct Reader {
+    plan: SourcePlan,
+    mapping: Mapping,
+    cursor: Option<String>,
+    seen: HashSet<u64>,
+    rows: u64,
+    skipped: u64,
+}
+
+impl Reader {
+    /// Readers of all sources of a plan.
+    pub(crate) fn all(context: &Context) -> Result<Vec<Self>, String> {
+        let sources = context.plan.system.evidence.iter();
+        sources
+            .map(|plan| {
+                let mapping = Mapping::new(plan, context.journal.clock())
+                    .map_err(|error| format!("evidence `{}`: {error}", plan.name))?;
+                Ok(Self {
+                    plan: plan.clone(),
+                    mapping,
+                    cursor: None,
+                    seen: HashSet::new(),
+                    rows: 0,
+                    skipped: 0,
+                })
+            })
+            .collect()
+    }
+
+    /// Whether it is read during the run.
+    pub(crate) fn is_polled(&self) -> bool {
+        self.plan.every.is_some()
+    }
+
+    /// Reads it again and again until told to stop; failures in between are not failures of the
+    /// source, whose service may be down on purpose.
+    pub(crate) async fn poll(mut self, context: Arc<Context>, stop: CancellationToken) -> Self {
+        let every = self.plan.every.unwrap_or(Duration::from_secs(1));
+        let mut ticks = tokio::time::interval(every);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return self,
+                _ = ticks.tick() => {}
+            }
+            if let Err(error) = self.read(&context).await {
+                tracing::debug!(source = %self.plan.name, error, "evidence not read");
+            }
+        }
+    }
+
+    /// The last reading, after the drain; tells the journal how the source came out.
+    pub(crate) async fn finish(mut self, context: &Context) {
+        let mut result = self.read(context).await;
+        for _ in 1..TRIES {
+            if result.is_ok() {
+                break;
+            }
+            tokio::time::sleep(TRY_PAUSE).await;
+            result = self.read(context).await;
+        }
+        if result.is_ok() && self.rows == 0 && self.skipped > 0 {
+            result = Err(format!("none of its {} lines could be used", self.skipped));
+        }
+        context.journal.event(Event::SourceRead {
+            source: self.plan.name.clone(),
+            rows: self.rows,
+            lost: 0,
+            error: result.err().map(|error| format!("row {}: {error}", self.rows + 1)),
+        });
+    }
+
+    async fn read(&mut self, context: &Context) -> Result<(), String> {
+        let fetch = self.plan.fetch.clone();
+        match &fetch {
+            Fetch::Http(http) => {
+                let pages = http::Pages::new(&context.client, http, &context.bindings)?;
+                let cursor = self.cursor.take();
+                let (cursor, result) =
+                    pages.read(cursor, |answer| self.keep_answer(context, answer)).await;
+                self.cursor = cursor;
+                result
+            }
+            Fetch::Sql { database, query } => {
+                let url = context.database_url(database)?;
+                sql::read(&url, query, |row| self.keep_row(context, row)).await.map(drop)
+            }
+            Fetch::Log { service } => {
+                let path = context.logs.join(format!("{service}.log"));
+                let skipped = log::read(&path, |row| {
+                    self.keep_log_line(context, row);
+                    Ok(())
+                });
+                self.skipped += skipped.await?;
+                Ok(())
+            }
+            Fetch::Operations { operation, outcomes } => {
+                let wanted = |row: &Value| {
+                    let class = serde_json::from_value(row["outcome"].clone());
+                    row["op"] == operation.as_str() && class.is_ok_and(|class| outcomes.contains(&class))
+                };
+                let path = context.operations.clone();
+                log::read(&path, |row| {
+                    if wanted(&row) { self.keep_row(context, row) } else { Ok(()) }
+                })
+                .await
+                .map(drop)
+            }
+        }
+    }
+
+    fn keep_answer(&mut self, context: &Context, answer: Value) -> Result<(), String> {
+        let records = self.mapping.records(answer, context.journal.now_ns())?;
+        self.keep(context, records);
+        Ok(())
+    }
+
+    fn keep_row(&mut self, context: &Context, row: Value) -> Result<(), String> {
+        let records = self.mapping.row(row, context.journal.now_ns())?;
+        self.keep(context, records);
+        Ok(())
+    }
+
+    /// A log holds lines of every kind: those that the filter cannot take are not meant for it.
+    fn keep_log_line(&mut self, context: &Context, row: Value) {
+        match self.mapping.row(row, context.journal.now_ns()) {
+            Ok(records) => self.keep(context, records),
+            Err(_) => self.skipped += 1,
+        }
+    }
+
+    /// Writes what was not seen before: a source that is read again shows its old rows again.
+    fn keep(&mut self, context: &Context, records: Vec<Record>) {
+        for record in records {
+            if self.plan.records == RecordKind::Sample || self.is_new(&record) {
+                self.rows += 1;
+                context.journal.record(record);
+            }
+        }
+    }
+
+    fn is_new(&mut self, record: &Record) -> bool {
+        // Rows of a source that is read once may legitimately be equal (two effects of one event).
+        if !self.is_polled() {
+            return true;
+        }
+        let mut hasher = DefaultHasher::new();
+        format!("{record:?}").hash(&mut hasher);
+        self.seen.insert(hasher.finish())
+    }
+}

@@ -1,0 +1,109 @@
+//! One fault from its planned start to its confirmed end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+
+use crate::evidence::Event;
+use crate::plan::{FaultEffect, FaultPlan, ProcessEffect};
+
+use super::fleet::Fleet;
+use super::journal::Journal;
+use super::links::{Confirmed, Links};
+
+/// What faults act through.
+#[derive(Clone)]
+pub(crate) struct Injector {
+    pub(crate) links: Arc<Links>,
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) journal: Arc<Journal>,
+    /// T0 on the run clock.
+    pub(crate) t0_ns: u64,
+}
+
+impl Injector {
+    /// Waits for a fault's start, applies it, waits for its end, lifts it.
+    pub(crate) async fn inject(self, fault: FaultPlan) {
+        self.sleep_until(fault.start).await;
+        self.journal.event_durable(Event::FaultApplying { fault: fault.name.clone() });
+        let asked_ns = self.journal.now_ns();
+        match self.apply(&fault).await {
+            Ok(confirmed) => self.journal.event_durable(Event::FaultApplied {
+                fault: fault.name.clone(),
+                asked_ns,
+                confirmed_ns: confirmed.at_ns,
+                detail: confirmed.detail,
+            }),
+            // Half applied is applied: it must still be lifted.
+            Err(why) => self.failed(&fault, format!("not applied: {why}")),
+        }
+        self.sleep_until(fault.end()).await;
+        self.journal.event_durable(Event::FaultLifting { fault: fault.name.clone() });
+        let asked_ns = self.journal.now_ns();
+        let bites = match &fault.effect {
+            FaultEffect::Link { links, .. } => self.links.bites(&fault.name, links).await,
+            FaultEffect::Process { .. } => Vec::new(),
+        };
+        match self.lift(&fault).await {
+            Ok(confirmed) => self.journal.event_durable(Event::FaultLifted {
+                fault: fault.name.clone(),
+                asked_ns,
+                confirmed_ns: confirmed.at_ns,
+                bites,
+            }),
+            Err(why) => self.failed(&fault, format!("not lifted: {why}")),
+        }
+    }
+
+    fn failed(&self, fault: &FaultPlan, why: String) {
+        self.journal.event_durable(Event::FaultFailed { fault: fault.name.clone(), why });
+    }
+
+    /// Waits until an offset from T0.
+    pub(crate) async fn sleep_until(&self, offset: Duration) {
+        let due_ns = self.t0_ns + u64::try_from(offset.as_nanos()).unwrap_or(u64::MAX);
+        let left = due_ns.saturating_sub(self.journal.now_ns());
+        tokio::time::sleep(Duration::from_nanos(left)).await;
+    }
+
+    async fn apply(&self, fault: &FaultPlan) -> Result<Confirmed, String> {
+        match &fault.effect {
+            FaultEffect::Link { links, direction, effect } => {
+                self.links.apply(&fault.name, links, *direction, effect).await
+            }
+            FaultEffect::Process { services, effect } => {
+                let each = services.iter().map(|service| async {
+                    match effect {
+                        ProcessEffect::Kill { .. } => self.fleet.kill(service).await,
+                        ProcessEffect::Stop => self.fleet.stop(service, None).await,
+                        ProcessEffect::Restart { signal, .. } => {
+                            self.fleet.stop(service, Some(signal)).await
+                        }
+                        ProcessEffect::Pause => self.fleet.pause(service).await,
+                    }
+                });
+                Ok(self.confirmed(try_join_all(each).await?))
+            }
+        }
+    }
+
+    async fn lift(&self, fault: &FaultPlan) -> Result<Confirmed, String> {
+        match &fault.effect {
+            FaultEffect::Link { links, .. } => self.links.lift(&fault.name, links).await,
+            FaultEffect::Process { services, effect } => {
+                let each = services.iter().map(|service| async {
+                    match effect {
+                        ProcessEffect::Pause => self.fleet.resume(service).await,
+                        _ => self.fleet.start(service).await.map_err(|error| error.to_string()),
+                    }
+                });
+                Ok(self.confirmed(try_join_all(each).await?))
+            }
+        }
+    }
+
+    fn confirmed(&self, details: Vec<String>) -> Confirmed {
+        Confirmed { at_ns: self.journal.now_ns(), detail: details.join(", ") }
+    }
+}

@@ -1,0 +1,265 @@
+//! One connection through a proxy, from accept to close, as one task.
+//!
+//! The task dials (never the accept loop), then polls two pumps. Changes reach it by a wake: it compares
+//! the proxy's generation with its own and adopts the whole set, for both directions, between two polls.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::task::AtomicWaker;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::draws::Draws;
+use super::proxy::Toxics;
+use super::pump::Pump;
+use super::set::{ToxicSet, ToxicSpec};
+use super::stats::Stats;
+use crate::toxiproxy::clock;
+use crate::toxiproxy::requests::ConnectionLog;
+use crate::toxiproxy::wire::{RequestEnd, Stream};
+
+/// How long an upstream may take to accept.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a caller that will be turned away is listened to, so that its request is logged.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A connection that runs no set of toxics yet.
+const NOT_RUNNING: u64 = u64::MAX;
+
+/// What the draws of a connection depend on.
+pub(crate) struct Identity {
+    pub(crate) seed: u64,
+    pub(crate) proxy: Arc<str>,
+    /// From 1, in order of accept.
+    pub(crate) number: u64,
+}
+
+/// Why both directions end at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// A toxic closes both sides.
+    ClosedByToxic,
+    /// A toxic resets both sides.
+    ResetByToxic,
+    /// The peer that is the source of this direction was reset; so is the other.
+    PeerGone(Stream),
+    /// The proxy was switched off or deleted.
+    SwitchedOff,
+    /// The upstream could not be dialled.
+    Refused,
+}
+
+/// What the proxy and the task of a connection share.
+pub(crate) struct Live {
+    pub(crate) identity: Identity,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) log: Option<ConnectionLog>,
+    toxics: Arc<Toxics>,
+    waker: AtomicWaker,
+    stopped: AtomicBool,
+    /// The generation that both directions run.
+    generation: AtomicU64,
+}
+
+impl Live {
+    /// A connection that was just accepted.
+    pub(crate) fn new(
+        identity: Identity,
+        stats: Arc<Stats>,
+        toxics: Arc<Toxics>,
+        log: Option<ConnectionLog>,
+    ) -> Self {
+        Self {
+            identity,
+            stats,
+            log,
+            toxics,
+            waker: AtomicWaker::new(),
+            stopped: AtomicBool::new(false),
+            generation: AtomicU64::new(NOT_RUNNING),
+        }
+    }
+
+    /// Makes the task look for a new set.
+    pub(crate) fn wake(&self) {
+        self.waker.wake();
+    }
+
+    /// Makes the task close both sides.
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// The generation it runs; `None` while it carries no bytes yet.
+    pub(crate) fn running(&self) -> Option<u64> {
+        let generation = self.generation.load(Ordering::Acquire);
+        (generation != NOT_RUNNING).then_some(generation)
+    }
+
+    /// Numbers of the requests under way.
+    pub(crate) fn open_requests(&self) -> Vec<u64> {
+        self.log
+            .as_ref()
+            .map(ConnectionLog::open_numbers)
+            .unwrap_or_default()
+    }
+
+    /// Ready when the proxy wants it closed. Registers for wakes of every kind.
+    fn poll_stopped(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.waker.register(cx.waker());
+        if self.stopped.load(Ordering::Acquire) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+}
+
+/// Carries a connection until it ends, and accounts for how.
+pub(crate) async fn run(mut client: TcpStream, upstream: String, live: Arc<Live>) {
+    let end = carry(&mut client, &upstream, &live).await;
+    live.generation.store(NOT_RUNNING, Ordering::Release);
+    let (counter, request_end) = match end {
+        None => (None, None),
+        Some(Cut::ClosedByToxic | Cut::SwitchedOff) => {
+            (Some(&live.stats.cut), Some(RequestEnd::CutByFault))
+        }
+        Some(Cut::ResetByToxic) => (Some(&live.stats.reset), Some(RequestEnd::Reset)),
+        Some(Cut::PeerGone(Stream::Upstream)) => {
+            (Some(&live.stats.reset), Some(RequestEnd::ClosedByCaller))
+        }
+        Some(Cut::PeerGone(Stream::Downstream)) => {
+            (Some(&live.stats.reset), Some(RequestEnd::ClosedByCallee))
+        }
+        Some(Cut::Refused) => (Some(&live.stats.refused), Some(RequestEnd::Refused)),
+    };
+    if let Some(counter) = counter {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+    if let Some(log) = &live.log {
+        log.finish(request_end, clock::now());
+    }
+}
+
+async fn carry(client: &mut TcpStream, upstream: &str, live: &Live) -> Option<Cut> {
+    // Small writes must not wait for each other; a socket that refuses the option still works.
+    let _ = client.set_nodelay(true);
+    if let Some(toxic) = turned_away(live) {
+        let requests = hear_first_request(client, live).await;
+        toxic.counters.reset_at_opening(requests);
+        let _ = client.set_zero_linger();
+        return Some(Cut::ResetByToxic);
+    }
+    let mut server = match dial(upstream, live).await {
+        Ok(server) => server,
+        Err(Cut::Refused) => {
+            if live.log.is_some() {
+                let heard = hear_first_request(client, live).await;
+                if heard > 0 {
+                    // Its bytes are read, so the reset that the kernel would send must be asked for.
+                    let _ = client.set_zero_linger();
+                }
+            }
+            return Some(Cut::Refused);
+        }
+        Err(cut) => return Some(cut),
+    };
+    let _ = server.set_nodelay(true);
+    let cut = pipe(client, &mut server, live).await.err();
+    if matches!(cut, Some(Cut::ResetByToxic | Cut::PeerGone(_))) {
+        let _ = client.set_zero_linger();
+        let _ = server.set_zero_linger();
+    }
+    cut
+}
+
+/// The toxic that keeps this connection from dialling, if one does.
+fn turned_away(live: &Live) -> Option<Arc<ToxicSpec>> {
+    let set = live.toxics.current();
+    let identity = &live.identity;
+    let hits = |spec: &&Arc<ToxicSpec>| {
+        Draws::new(identity.seed, &identity.proxy, identity.number, &spec.name).hits(spec.toxicity)
+    };
+    set.resetting().find(hits).cloned()
+}
+
+async fn dial(upstream: &str, live: &Live) -> Result<TcpStream, Cut> {
+    let stopped = poll_fn(|cx| live.poll_stopped(cx));
+    tokio::select! {
+        biased;
+        () = stopped => Err(Cut::SwitchedOff),
+        dialled = timeout(DIAL_TIMEOUT, TcpStream::connect(upstream)) => match dialled {
+            Ok(Ok(server)) => Ok(server),
+            Ok(Err(_)) | Err(_) => Err(Cut::Refused),
+        },
+    }
+}
+
+/// Reads until one request is logged (only then is there something to wait for), bounded; returns how many were.
+async fn hear_first_request(client: &TcpStream, live: &Live) -> u64 {
+    let Some(log) = &live.log else { return 0 };
+    let hear = async {
+        let mut buffer = [0; 4096];
+        while log.awaits_first_request() && client.readable().await.is_ok() {
+            match client.try_read(&mut buffer) {
+                Ok(0) => break,
+                Ok(length) => {
+                    log.entered(Stream::Upstream, &buffer[..length], clock::now());
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(_) => break,
+            }
+        }
+    };
+    let stopped = poll_fn(|cx| live.poll_stopped(cx));
+    tokio::select! {
+        () = stopped => {}
+        _ = timeout(FIRST_REQUEST_TIMEOUT, hear) => {}
+    }
+    log.open_numbers().len() as u64
+}
+
+/// Pumps both directions until both have ended or one ends them both.
+async fn pipe(client: &mut TcpStream, server: &mut TcpStream, live: &Live) -> Result<(), Cut> {
+    let (mut client_read, mut client_write) = client.split();
+    let (mut server_read, mut server_write) = server.split();
+    let mut requests = Pump::new(Stream::Upstream);
+    let mut responses = Pump::new(Stream::Downstream);
+    poll_fn(|cx| {
+        if live.poll_stopped(cx).is_ready() {
+            return Poll::Ready(Err(Cut::SwitchedOff));
+        }
+        if live.running() != Some(live.toxics.generation()) {
+            adopt(
+                &live.toxics.current(),
+                [&mut requests, &mut responses],
+                live,
+            )?;
+        }
+        let up = requests.poll(cx, &mut client_read, &mut server_write, live)?;
+        let down = responses.poll(cx, &mut server_read, &mut client_write, live)?;
+        if up.is_ready() && down.is_ready() {
+            Poll::Ready(Ok(()))
+        } else {
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+fn adopt(set: &ToxicSet, pumps: [&mut Pump; 2], live: &Live) -> Result<(), Cut> {
+    let now = clock::now();
+    for pump in pumps {
+        pump.chain
+            .adopt(set, &live.identity, now)
+            .map_err(|_| Cut::ResetByToxic)?;
+    }
+    live.generation.store(set.generation, Ordering::Release);
+    Ok(())
+}

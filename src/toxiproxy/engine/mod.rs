@@ -1,0 +1,257 @@
+//! The proxies of one server and everything that can be done to them.
+//!
+//! It knows no HTTP: the API decodes, calls a method here, and shows what it returns. Nothing here waits
+//! for a peer; the only wait is for a name server, bounded, before any lock is taken.
+
+mod address;
+mod chain;
+mod connection;
+mod door;
+mod draws;
+mod error;
+mod proxy;
+mod pump;
+mod set;
+mod stats;
+mod toxic_changes;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub(crate) use address::resolve;
+pub(crate) use draws::Draws;
+pub(crate) use error::Refusal;
+pub(crate) use proxy::Proxy;
+pub(crate) use stats::Stats;
+
+use self::proxy::{Place, Settings};
+use super::clock;
+use super::requests::RequestLog;
+use super::wire::{self, AllStats, ProxyUpdate, RequestRows};
+
+/// Locks; a thread that panicked meanwhile left the value whole, since every change is one assignment.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// All proxies of a server.
+pub(crate) struct Engine {
+    seed: u64,
+    proxies: Mutex<BTreeMap<String, Arc<Proxy>>>,
+    log: Arc<RequestLog>,
+}
+
+impl Engine {
+    /// No proxies. The seed decides every draw.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            proxies: Mutex::default(),
+            log: Arc::default(),
+        }
+    }
+
+    /// Finds a proxy.
+    pub(crate) fn find(&self, name: &str) -> Result<Arc<Proxy>, Refusal> {
+        locked(&self.proxies)
+            .get(name)
+            .cloned()
+            .ok_or(Refusal::ProxyNotFound)
+    }
+
+    /// All proxies by name.
+    pub(crate) fn list(&self) -> BTreeMap<String, wire::Proxy> {
+        self.all()
+            .into_iter()
+            .map(|proxy| (proxy.settings.name.to_string(), proxy.to_wire()))
+            .collect()
+    }
+
+    fn all(&self) -> Vec<Arc<Proxy>> {
+        locked(&self.proxies).values().cloned().collect()
+    }
+
+    /// Creates a proxy, its toxics included.
+    pub(crate) async fn create(&self, asked: &wire::Proxy) -> Result<wire::Proxy, Refusal> {
+        if asked.name.is_empty() {
+            return Err(Refusal::MissingField("name".to_owned()));
+        }
+        if asked.upstream.is_empty() {
+            return Err(Refusal::MissingField("upstream".to_owned()));
+        }
+        if self.find(&asked.name).is_ok() {
+            return Err(Refusal::ProxyExists);
+        }
+        let proxy = self.make(asked)?;
+        let resolved = resolve_to_listen(asked.enabled, &asked.listen).await?;
+        let mut proxies = locked(&self.proxies);
+        if proxies.contains_key(&asked.name) {
+            return Err(Refusal::ProxyExists);
+        }
+        if let Some(address) = resolved {
+            proxy.start(address).map_err(Refusal::Listen)?;
+        }
+        proxies.insert(asked.name.clone(), Arc::clone(&proxy));
+        Ok(proxy.to_wire())
+    }
+
+    fn make(&self, asked: &wire::Proxy) -> Result<Arc<Proxy>, Refusal> {
+        let settings = Settings {
+            name: asked.name.as_str().into(),
+            protocol: asked.protocol,
+            correlate: asked.correlate.clone(),
+            when_down: asked.when_down,
+        };
+        let place = Place {
+            listen: asked.listen.clone(),
+            upstream: asked.upstream.clone(),
+            enabled: asked.enabled,
+            upstream_up: asked.upstream_up,
+        };
+        let proxy = Proxy::new(settings, &place, self.seed, Arc::clone(&self.log));
+        if !asked.toxics.is_empty() {
+            proxy.set_toxics(&asked.toxics)?;
+        }
+        Ok(Arc::new(proxy))
+    }
+
+    /// Changes where a proxy listens and leads, or switches it on or off.
+    pub(crate) async fn update(
+        &self,
+        name: &str,
+        asked: ProxyUpdate,
+    ) -> Result<wire::Proxy, Refusal> {
+        let proxy = self.find(name)?;
+        let now = proxy.place();
+        let to = Place {
+            listen: asked.listen.unwrap_or(now.listen),
+            upstream: asked.upstream.unwrap_or(now.upstream),
+            enabled: asked.enabled.unwrap_or(now.enabled),
+            upstream_up: asked.upstream_up.unwrap_or(now.upstream_up),
+        };
+        let resolved = resolve(&to.listen).await.map_err(Refusal::Listen)?;
+        proxy.move_to(&to, resolved).map_err(Refusal::Listen)?;
+        Ok(proxy.to_wire())
+    }
+
+    /// Deletes a proxy and closes its connections.
+    pub(crate) fn remove(&self, name: &str) -> Result<(), Refusal> {
+        let proxy = locked(&self.proxies)
+            .remove(name)
+            .ok_or(Refusal::ProxyNotFound)?;
+        proxy.stop();
+        Ok(())
+    }
+
+    /// Creates or replaces proxies, one after another. Answers what was done before the first refusal.
+    /// Nothing is done when one lacks a field.
+    pub(crate) async fn populate(
+        &self,
+        asked: &[wire::Proxy],
+    ) -> Result<Vec<wire::Proxy>, (Vec<wire::Proxy>, Refusal)> {
+        for (place, proxy) in asked.iter().enumerate() {
+            let lacks =
+                |field: &str| Refusal::MissingField(format!("{field} at proxy {}", place + 1));
+            if proxy.name.is_empty() {
+                return Err((Vec::new(), lacks("name")));
+            }
+            if proxy.upstream.is_empty() {
+                return Err((Vec::new(), lacks("upstream")));
+            }
+            if let Err(refusal) = self.make(proxy) {
+                return Err((Vec::new(), refusal));
+            }
+        }
+        let mut done = Vec::new();
+        for proxy in asked {
+            match self.create_or_replace(proxy).await {
+                Ok(shown) => done.push(shown),
+                Err(refusal) => return Err((done, refusal)),
+            }
+        }
+        Ok(done)
+    }
+
+    /// A proxy at the same place is left untouched; another of the name is replaced.
+    async fn create_or_replace(&self, asked: &wire::Proxy) -> Result<wire::Proxy, Refusal> {
+        let resolved = resolve(&asked.listen).await;
+        if let Ok(existing) = self.find(&asked.name) {
+            let resolved = resolved.clone().map_err(Refusal::Listen)?;
+            let shown = existing.to_wire();
+            if shown.listen == resolved.to_string()
+                && shown.upstream == asked.upstream
+                && existing.settings.agrees(asked)
+            {
+                return Ok(shown);
+            }
+            existing.stop();
+        }
+        let proxy = self.make(asked)?;
+        if asked.enabled {
+            let address =
+                resolved.map_err(|error| Refusal::Listen(format!("listen tcp: {error}")))?;
+            proxy.start(address).map_err(Refusal::Listen)?;
+        }
+        let replaced = locked(&self.proxies).insert(asked.name.clone(), Arc::clone(&proxy));
+        if let Some(replaced) = replaced {
+            replaced.stop();
+        }
+        Ok(proxy.to_wire())
+    }
+
+    /// Enables every proxy and removes all toxics; stops at the first that cannot listen.
+    pub(crate) async fn reset(&self) -> Result<(), Refusal> {
+        for proxy in self.all() {
+            let place = proxy.place();
+            if let Some(address) = resolve_to_listen(!place.enabled, &place.listen).await? {
+                proxy.start(address).map_err(Refusal::Listen)?;
+            }
+            proxy.remove_toxics();
+        }
+        Ok(())
+    }
+
+    /// Closes everything.
+    pub(crate) fn stop(&self) {
+        let proxies = std::mem::take(&mut *locked(&self.proxies));
+        proxies.values().for_each(|proxy| proxy.stop());
+    }
+
+    /// Live statistics of all proxies.
+    pub(crate) fn stats(&self) -> AllStats {
+        let stats = |proxy: Arc<Proxy>| (proxy.settings.name.to_string(), proxy.stats());
+        AllStats {
+            at: clock::now(),
+            proxies: self.all().into_iter().map(stats).collect(),
+        }
+    }
+
+    /// Logged requests after a position, of one proxy or of all; `flush` adds those still open first.
+    pub(crate) fn requests(
+        &self,
+        proxy: Option<&Proxy>,
+        after: u64,
+        limit: Option<usize>,
+        flush: bool,
+    ) -> RequestRows {
+        match proxy {
+            Some(proxy) if flush => proxy.flush_requests(),
+            None if flush => self.all().iter().for_each(|proxy| proxy.flush_requests()),
+            _ => {}
+        }
+        self.log
+            .after(after, limit, proxy.map(|proxy| &*proxy.settings.name))
+    }
+}
+
+/// Where a proxy that is to listen listens; `None` for one that is not.
+async fn resolve_to_listen(enabled: bool, listen: &str) -> Result<Option<SocketAddr>, Refusal> {
+    if !enabled {
+        return Ok(None);
+    }
+    let resolved = resolve(listen).await;
+    resolved
+        .map(Some)
+        .map_err(|error| Refusal::Listen(format!("listen tcp: {error}")))
+}

@@ -1,0 +1,402 @@
+//! One proxy: its door, its set of toxics, its live connections, its counters.
+//!
+//! Every change is a short synchronous step under a lock that no data passes through, so changes are
+//! atomic and nothing waits for a peer.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::net::{TcpSocket, TcpStream};
+
+use super::connection::{self, Identity, Live};
+use super::door::{self, Door};
+use super::set::{ToxicSet, ToxicSpec};
+use super::stats::Stats;
+use super::{address, locked};
+use crate::toxiproxy::requests::{ConnectionLog, RequestLog};
+use crate::toxiproxy::toxics::Counters;
+use crate::toxiproxy::wire::{self, Protocol, WhenDown};
+
+/// How long the accept loop rests when the process is out of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Names of removed toxics whose counters are remembered.
+const REMEMBERED_TOXICS: usize = 1024;
+
+/// What of a proxy never changes.
+pub(crate) struct Settings {
+    pub(crate) name: Arc<str>,
+    pub(crate) protocol: Protocol,
+    pub(crate) correlate: Option<String>,
+    pub(crate) when_down: WhenDown,
+}
+
+/// One proxy.
+pub(crate) struct Proxy {
+    pub(crate) settings: Settings,
+    seed: u64,
+    gate: Mutex<Gate>,
+    pub(crate) toxics: Arc<Toxics>,
+    stats: Arc<Stats>,
+    log: Arc<RequestLog>,
+    connections: Mutex<BTreeMap<u64, Arc<Live>>>,
+}
+
+/// Where it listens and leads.
+struct Gate {
+    /// As reported: what was asked until it was first bound, then the bound address.
+    listen: String,
+    upstream: String,
+    enabled: bool,
+    upstream_up: bool,
+    door: Option<Arc<Door>>,
+    /// Keeps the port while the door is closed because the upstream is down.
+    reserved: Option<TcpSocket>,
+}
+
+/// Where a proxy listens and leads, as a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) listen: String,
+    pub(crate) upstream: String,
+    pub(crate) enabled: bool,
+    pub(crate) upstream_up: bool,
+}
+
+impl Proxy {
+    /// A proxy that does not listen yet.
+    pub(crate) fn new(settings: Settings, place: &Place, seed: u64, log: Arc<RequestLog>) -> Self {
+        let gate = Gate {
+            listen: place.listen.clone(),
+            upstream: place.upstream.clone(),
+            enabled: false,
+            upstream_up: place.upstream_up,
+            door: None,
+            reserved: None,
+        };
+        Self {
+            settings,
+            seed,
+            gate: Mutex::new(gate),
+            toxics: Arc::default(),
+            stats: Arc::default(),
+            log,
+            connections: Mutex::default(),
+        }
+    }
+
+    /// Where it listens and leads now.
+    pub(crate) fn place(&self) -> Place {
+        let gate = locked(&self.gate);
+        Place {
+            listen: gate.listen.clone(),
+            upstream: gate.upstream.clone(),
+            enabled: gate.enabled,
+            upstream_up: gate.upstream_up,
+        }
+    }
+
+    /// Goes over to another place. `resolved` is `to.listen` resolved. On an error it is left disabled, with
+    /// the new place stored.
+    pub(crate) fn move_to(
+        self: &Arc<Self>,
+        to: &Place,
+        resolved: SocketAddr,
+    ) -> Result<(), String> {
+        let mut gate = locked(&self.gate);
+        if gate.listen != resolved.to_string() || gate.upstream != to.upstream {
+            self.disable(&mut gate);
+            gate.listen.clone_from(&to.listen);
+            gate.upstream.clone_from(&to.upstream);
+        }
+        gate.upstream_up = to.upstream_up;
+        match (gate.enabled, to.enabled) {
+            (false, true) => self.enable(&mut gate, resolved),
+            (true, false) => {
+                self.disable(&mut gate);
+                Ok(())
+            }
+            (true, true) => self.follow_upstream(&mut gate),
+            (false, false) => Ok(()),
+        }
+    }
+
+    /// Switches it on. `resolved` is where it is to listen.
+    pub(crate) fn start(self: &Arc<Self>, resolved: SocketAddr) -> Result<(), String> {
+        let mut gate = locked(&self.gate);
+        if gate.enabled {
+            Ok(())
+        } else {
+            self.enable(&mut gate, resolved)
+        }
+    }
+
+    /// Switches it off: no listener, no connection.
+    pub(crate) fn stop(&self) {
+        self.disable(&mut locked(&self.gate));
+    }
+
+    fn enable(self: &Arc<Self>, gate: &mut Gate, resolved: SocketAddr) -> Result<(), String> {
+        let socket = bind(resolved)?;
+        let bound = socket
+            .local_addr()
+            .map_err(|error| address::bind_error(resolved, &error))?;
+        gate.reserved = Some(socket);
+        self.follow_upstream(gate)
+            .inspect_err(|_| gate.reserved = None)?;
+        gate.enabled = true;
+        gate.listen = bound.to_string();
+        Ok(())
+    }
+
+    fn disable(&self, gate: &mut Gate) {
+        gate.enabled = false;
+        gate.reserved = None;
+        if let Some(door) = gate.door.take() {
+            door.close();
+        }
+        locked(&self.connections)
+            .values()
+            .for_each(|live| live.stop());
+    }
+
+    /// Opens or closes the door as the upstream listens or not; live connections are left alone.
+    fn follow_upstream(self: &Arc<Self>, gate: &mut Gate) -> Result<(), String> {
+        let open = gate.upstream_up || self.settings.when_down == WhenDown::Accept;
+        match (open, &gate.door) {
+            (true, None) => self.open_door(gate),
+            (false, Some(door)) => {
+                door.close();
+                gate.door = None;
+                gate.reserved = gate
+                    .listen
+                    .parse()
+                    .ok()
+                    .and_then(|address| door::bind(address).ok());
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn open_door(self: &Arc<Self>, gate: &mut Gate) -> Result<(), String> {
+        let socket = match gate.reserved.take() {
+            Some(socket) => socket,
+            None => bind(
+                gate.listen
+                    .parse()
+                    .map_err(|_| "listen tcp: no address".to_owned())?,
+            )?,
+        };
+        let address = socket
+            .local_addr()
+            .unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
+        let (door, _) = Door::open(socket).map_err(|error| address::bind_error(address, &error))?;
+        let door = Arc::new(door);
+        gate.door = Some(Arc::clone(&door));
+        tokio::spawn(Arc::clone(self).accept_all(door, gate.upstream.clone()));
+        Ok(())
+    }
+
+    async fn accept_all(self: Arc<Self>, door: Arc<Door>, upstream: String) {
+        let admit = |client| self.admit(client, upstream.clone());
+        while let Some(accepted) = door.accept(admit).await {
+            if accepted.is_err() {
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+
+    fn admit(self: &Arc<Self>, client: TcpStream, upstream: String) {
+        self.stats.open.fetch_add(1, Ordering::Relaxed);
+        let number = self.stats.accepted.fetch_add(1, Ordering::Relaxed) + 1;
+        let name = &self.settings.name;
+        let identity = Identity {
+            seed: self.seed,
+            proxy: Arc::clone(name),
+            number,
+        };
+        let log = (self.settings.protocol == Protocol::Http).then(|| {
+            let correlate = self.settings.correlate.clone();
+            ConnectionLog::new(
+                Arc::clone(&self.log),
+                Arc::clone(name),
+                number,
+                correlate,
+                Arc::clone(&self.stats),
+            )
+        });
+        let live = Arc::new(Live::new(
+            identity,
+            Arc::clone(&self.stats),
+            Arc::clone(&self.toxics),
+            log,
+        ));
+        locked(&self.connections).insert(number, Arc::clone(&live));
+        let proxy = Arc::clone(self);
+        tokio::spawn(async move {
+            connection::run(client, upstream, live).await;
+            locked(&proxy.connections).remove(&number);
+            proxy.stats.open.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+
+    /// Replaces the set of toxics by what `change` makes of it, and tells every connection.
+    pub(crate) fn change_toxics<T, E>(
+        &self,
+        change: impl FnOnce(&mut ToxicSet, &mut Makers) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let result = self.toxics.change(change)?;
+        locked(&self.connections)
+            .values()
+            .for_each(|live| live.wake());
+        Ok(result)
+    }
+
+    /// As answers show it.
+    pub(crate) fn to_wire(&self) -> wire::Proxy {
+        let place = self.place();
+        wire::Proxy {
+            name: self.settings.name.to_string(),
+            listen: place.listen,
+            upstream: place.upstream,
+            enabled: place.enabled,
+            toxics: self
+                .toxics
+                .current()
+                .listed()
+                .map(|spec| spec.to_wire())
+                .collect(),
+            protocol: self.settings.protocol,
+            correlate: self.settings.correlate.clone(),
+            when_down: self.settings.when_down,
+            upstream_up: place.upstream_up,
+        }
+    }
+
+    /// Its live statistics.
+    pub(crate) fn stats(&self) -> wire::ProxyStats {
+        let generation = self.toxics.generation();
+        let running: Vec<u64> = locked(&self.connections)
+            .values()
+            .filter_map(|live| live.running())
+            .collect();
+        let current = running
+            .iter()
+            .filter(|running| **running >= generation)
+            .count() as u64;
+        let older = running.len() as u64 - current;
+        let (enabled, listening) = {
+            let gate = locked(&self.gate);
+            (gate.enabled, gate.door.is_some())
+        };
+        wire::ProxyStats {
+            enabled,
+            listening,
+            connections: self.stats.connections(),
+            bytes: self.stats.bytes(),
+            generation,
+            current,
+            older,
+            confirmed: older == 0,
+            requests: self.stats.requests.load(Ordering::Relaxed),
+            opaque: self.stats.opaque.load(Ordering::Relaxed),
+            toxics: self.toxics.stats(),
+        }
+    }
+
+    /// Puts the requests that are still open into the log.
+    pub(crate) fn flush_requests(&self) {
+        let live: Vec<Arc<Live>> = locked(&self.connections).values().cloned().collect();
+        live.iter()
+            .filter_map(|live| live.log.as_ref())
+            .for_each(ConnectionLog::flush);
+    }
+}
+
+/// Binds, falling back to IPv4 where there is no IPv6.
+fn bind(resolved: SocketAddr) -> Result<TcpSocket, String> {
+    let bound = door::bind(resolved);
+    let bound = match (bound, address::without_ipv6(resolved)) {
+        (Err(error), Some(ipv4)) if error.kind() != std::io::ErrorKind::AddrInUse => {
+            door::bind(ipv4)
+        }
+        (bound, _) => bound,
+    };
+    bound.map_err(|error| address::bind_error(resolved, &error))
+}
+
+/// The toxics of a proxy, shared with its connections.
+#[derive(Default)]
+pub(crate) struct Toxics {
+    state: Mutex<(Arc<ToxicSet>, Makers)>,
+    generation: AtomicU64,
+}
+
+/// What new toxics get: ids, and the counters of their names.
+#[derive(Default)]
+pub(crate) struct Makers {
+    last_id: u64,
+    counters: BTreeMap<String, Arc<Counters>>,
+}
+
+impl Makers {
+    /// An id never used before on this proxy.
+    pub(crate) fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    /// The counters of this name; those of an earlier toxic of the name if it is remembered.
+    pub(crate) fn counters(&mut self, name: &str) -> Arc<Counters> {
+        if self.counters.len() >= REMEMBERED_TOXICS && !self.counters.contains_key(name) {
+            self.counters
+                .retain(|_, counters| Arc::strong_count(counters) > 1);
+        }
+        Arc::clone(self.counters.entry(name.to_owned()).or_default())
+    }
+}
+
+impl Toxics {
+    /// The set now.
+    pub(crate) fn current(&self) -> Arc<ToxicSet> {
+        Arc::clone(&locked(&self.state).0)
+    }
+
+    /// Its generation.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    fn change<T, E>(
+        &self,
+        change: impl FnOnce(&mut ToxicSet, &mut Makers) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut state = locked(&self.state);
+        let (set, makers) = &mut *state;
+        let mut next = ToxicSet::clone(set);
+        next.generation += 1;
+        let result = change(&mut next, makers)?;
+        self.generation.store(next.generation, Ordering::Release);
+        *set = Arc::new(next);
+        Ok(result)
+    }
+
+    fn stats(&self) -> BTreeMap<String, wire::ToxicStats> {
+        let state = locked(&self.state);
+        state
+            .1
+            .counters
+            .iter()
+            .map(|(name, counters)| (name.clone(), counters.read()))
+            .collect()
+    }
+
+    /// A toxic by name.
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<ToxicSpec>> {
+        self.current().find(name).cloned()
+    }
+}

@@ -1,0 +1,219 @@
+//! One direction of a connection: reads the source, drives the chain, writes the destination.
+//!
+//! It is polled by its connection's task and never blocks: whatever a peer does, the next poll sees a
+//! changed set of toxics.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncWrite;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::time::{Instant, Sleep, sleep};
+use tokio_util::io::poll_read_buf;
+
+use super::chain::Chain;
+use super::connection::{Cut, Live};
+use crate::toxiproxy::clock::{self, Nanos};
+use crate::toxiproxy::toxics::{Ending, Item, Part, Piece};
+use crate::toxiproxy::wire::Stream;
+
+/// Read at once, into a buffer that exists only while there is something to read.
+const BUFFER: usize = 64 * 1024;
+
+/// One direction at work.
+pub(crate) struct Pump {
+    stream: Stream,
+    pub(crate) chain: Chain,
+    buffer: BytesMut,
+    source_ended: bool,
+    finished: bool,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Pump {
+    /// Nothing read yet.
+    pub(crate) fn new(stream: Stream) -> Self {
+        Self {
+            stream,
+            chain: Chain::new(stream),
+            buffer: BytesMut::new(),
+            source_ended: false,
+            finished: false,
+            timer: None,
+        }
+    }
+
+    /// Goes as far as it can. Ready when the direction is closed, or with the reason to end both.
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut ReadHalf<'_>,
+        destination: &mut WriteHalf<'_>,
+        live: &Live,
+    ) -> Poll<Result<(), Cut>> {
+        loop {
+            if self.finished {
+                return Poll::Ready(Ok(()));
+            }
+            let now = clock::now();
+            let wake_at = self
+                .chain
+                .advance(now, &|| live.open_requests())
+                .map_err(|_| Cut::ResetByToxic)?;
+            let wrote = self.write(cx, destination, live)?;
+            let read = self.read(cx, source, live);
+            if !wrote && !read && !self.sleep_until(cx, now, wake_at) {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Reads once, if there is room and something to read.
+    fn read(&mut self, cx: &mut Context<'_>, source: &mut ReadHalf<'_>, live: &Live) -> bool {
+        if self.source_ended || !self.chain.has_room() {
+            return false;
+        }
+        if self.buffer.capacity() < BUFFER / 8 {
+            self.buffer.reserve(BUFFER);
+        }
+        match poll_read_buf(Pin::new(source), cx, &mut self.buffer) {
+            Poll::Pending => {
+                self.buffer = BytesMut::new();
+                return false;
+            }
+            Poll::Ready(Ok(0)) => self.end(Ending::Finished, live),
+            Poll::Ready(Ok(_)) => {
+                let data = self.buffer.split().freeze();
+                live.stats
+                    .received(self.stream)
+                    .fetch_add(data.len() as u64, Relaxed);
+                self.enter(data, live);
+            }
+            Poll::Ready(Err(_)) => self.end(Ending::PeerReset, live),
+        }
+        true
+    }
+
+    /// Lets bytes into the chain, seen by the request log first.
+    pub(crate) fn enter(&mut self, mut data: Bytes, live: &Live) {
+        let at = clock::now();
+        let Some(log) = &live.log else {
+            let piece = Piece {
+                data,
+                at,
+                request: 0,
+                part: Part::Opaque,
+            };
+            return self.chain.accept(Item::Data(piece));
+        };
+        for span in log.entered(self.stream, &data, at) {
+            let data = data.split_to(span.length.min(data.len()));
+            let piece = Piece {
+                data,
+                at,
+                request: span.request,
+                part: span.part,
+            };
+            self.chain.accept(Item::Data(piece));
+        }
+    }
+
+    fn end(&mut self, ending: Ending, live: &Live) {
+        self.source_ended = true;
+        self.buffer = BytesMut::new();
+        if let Some(log) = &live.log {
+            log.source_closed(self.stream, clock::now());
+        }
+        self.chain.accept(Item::End(ending));
+    }
+
+    /// Writes what came out of the chain, as far as the destination takes it.
+    fn write(
+        &mut self,
+        cx: &mut Context<'_>,
+        destination: &mut WriteHalf<'_>,
+        live: &Live,
+    ) -> Result<bool, Cut> {
+        let mut wrote = false;
+        while let Some(item) = self.chain.out.front() {
+            match item {
+                Item::Data(piece) => {
+                    let written = match Pin::new(&mut *destination).poll_write(cx, &piece.data) {
+                        Poll::Pending => return Ok(wrote),
+                        Poll::Ready(Ok(written)) => written,
+                        Poll::Ready(Err(_)) => return Err(Cut::PeerGone(self.destination())),
+                    };
+                    self.wrote(written, live);
+                }
+                Item::End(Ending::Finished) => return self.close(cx, destination, live),
+                Item::End(Ending::PeerReset) => return Err(Cut::PeerGone(self.stream)),
+                Item::End(Ending::Close) => return Err(Cut::ClosedByToxic),
+            }
+            wrote = true;
+        }
+        Ok(wrote)
+    }
+
+    fn wrote(&mut self, written: usize, live: &Live) {
+        live.stats
+            .sent(self.stream)
+            .fetch_add(written as u64, Relaxed);
+        if let (Stream::Downstream, Some(log), Some(Item::Data(piece))) =
+            (self.stream, &live.log, self.chain.out.front())
+        {
+            log.delivered(
+                piece.request,
+                piece.part,
+                written == piece.data.len(),
+                clock::now(),
+            );
+        }
+        self.chain.out.advance_front(written);
+    }
+
+    /// Passes the end on: the other direction lives on.
+    fn close(
+        &mut self,
+        cx: &mut Context<'_>,
+        destination: &mut WriteHalf<'_>,
+        live: &Live,
+    ) -> Result<bool, Cut> {
+        match Pin::new(destination).poll_shutdown(cx) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(Err(error)) if error.kind() != io::ErrorKind::NotConnected => {
+                return Err(Cut::PeerGone(self.destination()));
+            }
+            Poll::Ready(_) => {}
+        }
+        if let (Stream::Downstream, Some(log)) = (self.stream, &live.log) {
+            log.delivered_end(clock::now());
+        }
+        self.finished = true;
+        Ok(true)
+    }
+
+    /// The direction whose source is this one's destination.
+    fn destination(&self) -> Stream {
+        match self.stream {
+            Stream::Upstream => Stream::Downstream,
+            Stream::Downstream => Stream::Upstream,
+        }
+    }
+
+    /// Arms the timer; true when the time has come already.
+    fn sleep_until(&mut self, cx: &mut Context<'_>, now: Nanos, wake_at: Option<Nanos>) -> bool {
+        let Some(wake_at) = wake_at else {
+            self.timer = None;
+            return false;
+        };
+        let span = Duration::from_nanos(wake_at.saturating_sub(now));
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(span)));
+        timer.as_mut().reset(Instant::now() + span);
+        timer.as_mut().poll(cx).is_ready()
+    }
+}

@@ -1,0 +1,70 @@
+//! The toxics of one proxy as a value: changed as a whole, shared by all its connections.
+
+use std::sync::Arc;
+
+use crate::toxiproxy::toxics::{Attributes, Counters, Kind, Opening};
+use crate::toxiproxy::wire::{self, Stream};
+
+/// One toxic as it is set now. A changed toxic is a new value with the same `id`.
+#[derive(Clone)]
+pub(crate) struct ToxicSpec {
+    /// Which toxic this is, through all its changes.
+    pub(crate) id: u64,
+    /// Grows with every change of it.
+    pub(crate) revision: u64,
+    pub(crate) name: String,
+    pub(crate) kind: &'static Kind,
+    pub(crate) stream: Stream,
+    /// The stream as it was sent, which answers echo.
+    pub(crate) stream_text: String,
+    pub(crate) toxicity: f32,
+    pub(crate) attributes: Attributes,
+    pub(crate) counters: Arc<Counters>,
+}
+
+impl ToxicSpec {
+    /// As answers show it.
+    pub(crate) fn to_wire(&self) -> wire::Toxic {
+        wire::Toxic {
+            attributes: self.attributes.to_json(),
+            name: self.name.clone(),
+            kind: self.kind.name.to_owned(),
+            stream: self.stream_text.clone(),
+            toxicity: self.toxicity,
+        }
+    }
+}
+
+/// All toxics of a proxy, in order of creation.
+#[derive(Clone, Default)]
+pub(crate) struct ToxicSet {
+    /// Grows by one with every change.
+    pub(crate) generation: u64,
+    pub(crate) toxics: Vec<Arc<ToxicSpec>>,
+}
+
+impl ToxicSet {
+    /// The toxics of one direction, in chain order.
+    pub(crate) fn on(&self, stream: Stream) -> impl Iterator<Item = &Arc<ToxicSpec>> {
+        self.toxics
+            .iter()
+            .filter(move |toxic| toxic.stream == stream)
+    }
+
+    /// The order of answers: upstream first, then downstream.
+    pub(crate) fn listed(&self) -> impl Iterator<Item = &Arc<ToxicSpec>> {
+        self.on(Stream::Upstream).chain(self.on(Stream::Downstream))
+    }
+
+    /// Finds a toxic by name.
+    pub(crate) fn find(&self, name: &str) -> Option<&Arc<ToxicSpec>> {
+        self.toxics.iter().find(|toxic| toxic.name == name)
+    }
+
+    /// The toxics that keep a new connection from dialling.
+    pub(crate) fn resetting(&self) -> impl Iterator<Item = &Arc<ToxicSpec>> {
+        self.toxics
+            .iter()
+            .filter(|toxic| toxic.kind.opening == Opening::Reset)
+    }
+}

@@ -1,0 +1,215 @@
+//! The server as a whole: binds the API, loads the configuration, says where it is, ends.
+
+use std::future::Future;
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Serialize;
+use thiserror::Error;
+use tokio::net::TcpListener;
+
+use super::VERSION;
+use super::api::{Api, decode_proxies};
+use super::engine::{Engine, resolve};
+
+/// How a server is started.
+pub struct ServerOptions {
+    /// Host of the API; loopback unless told otherwise.
+    pub host: String,
+    /// Port of the API; 0 takes a free one.
+    pub port: u16,
+    /// A file with the same JSON as `POST /populate`. If it cannot be used, that is logged and the server
+    /// runs without it, as the original does.
+    pub config: Option<PathBuf>,
+    /// Decides every random draw.
+    pub seed: u64,
+    /// Offers the metrics of proxies.
+    pub proxy_metrics: bool,
+    /// Offers the metrics of the process.
+    pub runtime_metrics: bool,
+    /// Ends when standard input does: for a server whose parent must not leave it behind.
+    pub end_at_eof: bool,
+    /// Gets one line of JSON when the API answers: `{"address":"127.0.0.1:41234","version":"…"}`.
+    pub announce: Option<Box<dyn Write + Send>>,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            host: "localhost".to_owned(),
+            port: 8474,
+            config: None,
+            seed: 0,
+            proxy_metrics: false,
+            runtime_metrics: false,
+            end_at_eof: false,
+            announce: None,
+        }
+    }
+}
+
+/// Why a server could not start or go on.
+#[derive(Debug, Error)]
+pub enum ServerError {
+    /// The host or port is none.
+    #[error("cannot listen on `{address}`: {reason}")]
+    Address {
+        /// As it was given.
+        address: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The address is in use or not ours.
+    #[error("cannot listen on `{address}`")]
+    Bind {
+        /// As it was resolved.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The announcement could not be written.
+    #[error("cannot announce the address")]
+    Announce(#[source] io::Error),
+    /// The API could not be served any more.
+    #[error("cannot serve the API")]
+    Serve(#[source] io::Error),
+}
+
+#[derive(Serialize)]
+struct Announcement {
+    address: SocketAddr,
+    version: &'static str,
+}
+
+/// Runs a server until it fails, or until standard input ends if that is asked for.
+///
+/// # Errors
+/// When the API cannot be bound, announced or served.
+pub async fn serve(mut options: ServerOptions) -> Result<(), ServerError> {
+    let announce = options.announce.take();
+    let end_at_eof = options.end_at_eof;
+    let server = Server::bind(options).await?;
+    if let Some(writer) = announce {
+        server.announce(writer).map_err(ServerError::Announce)?;
+    }
+    if end_at_eof {
+        server.run_until(end_of_input()).await
+    } else {
+        server.run_until(std::future::pending()).await
+    }
+}
+
+/// A server whose API is bound and not yet answering.
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    engine: Arc<Engine>,
+}
+
+impl Server {
+    /// Binds the API and loads the configuration.
+    ///
+    /// # Errors
+    /// When the address is wrong or taken.
+    pub async fn bind(options: ServerOptions) -> Result<Self, ServerError> {
+        let text = format!("{}:{}", options.host, options.port);
+        let resolved = resolve(&text).await;
+        let address = resolved.map_err(|reason| ServerError::Address {
+            address: text,
+            reason,
+        })?;
+        let bind_error = |source| ServerError::Bind { address, source };
+        let listener = TcpListener::bind(address).await.map_err(bind_error)?;
+        let address = listener.local_addr().map_err(bind_error)?;
+        let engine = Arc::new(Engine::new(options.seed));
+        if let Some(path) = options.config {
+            load(&engine, path).await;
+        }
+        Ok(Self {
+            listener,
+            address,
+            engine,
+        })
+    }
+
+    /// Where the API is.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn announce(&self, mut writer: Box<dyn Write + Send>) -> io::Result<()> {
+        let announcement = Announcement {
+            address: self.address,
+            version: VERSION,
+        };
+        let mut line = serde_json::to_vec(&announcement)?;
+        line.push(b'\n');
+        writer.write_all(&line)?;
+        writer.flush()
+    }
+
+    /// Answers until `end`, then closes every proxy and connection.
+    ///
+    /// # Errors
+    /// When the API cannot be served any more.
+    pub async fn run_until(
+        self,
+        end: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), ServerError> {
+        let router = Api::new(Arc::clone(&self.engine)).router();
+        let served = tokio::select! {
+            served = async { axum::serve(self.listener, router).await } => served,
+            () = end => Ok(()),
+        };
+        self.engine.stop();
+        served.map_err(ServerError::Serve)
+    }
+}
+
+async fn load(engine: &Engine, path: PathBuf) {
+    let text = match tokio::fs::read(&path).await {
+        Ok(text) => text,
+        Err(error) => {
+            return tracing::error!(path = %path.display(), %error, "cannot read the configuration");
+        }
+    };
+    let populated = match decode_proxies(&text) {
+        Ok(proxies) => engine
+            .populate(&proxies)
+            .await
+            .map_err(|(_, refusal)| refusal),
+        Err(refusal) => Err(refusal),
+    };
+    match populated {
+        Ok(proxies) => {
+            tracing::info!(path = %path.display(), proxies = proxies.len(), "loaded the configuration")
+        }
+        Err(refusal) => {
+            tracing::error!(path = %path.display(), error = %refusal, "cannot use the configuration")
+        }
+    }
+}
+
+/// Ready when standard input ends. A thread reads it, because a read of a pipe cannot be called off; it
+/// ends with the process at the latest.
+async fn end_of_input() {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 512];
+        let mut input = io::stdin().lock();
+        loop {
+            match input.read(&mut buffer) {
+                Ok(0) => break,
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => break,
+                _ => {}
+            }
+        }
+        // The receiver is gone only when the server has ended by itself.
+        let _ = sender.send(());
+    });
+    // A sender that vanished means that the thread could not go on: end as well.
+    let _ = receiver.await;
+}

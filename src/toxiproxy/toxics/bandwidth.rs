@@ -1,0 +1,140 @@
+//! `bandwidth`: at most `rate` KB/s (1 KB = 1000 B) per connection. Chunks larger than a tenth of a second's
+//! worth are cut, so that a slow link trickles instead of bursting. `rate` 0 holds everything.
+
+use super::{Attributes, Inbox, Item, Kind, Opening, SMALL_ROOM, Scene, Stage, Step};
+use crate::toxiproxy::clock::{MILLISECOND, Nanos};
+
+pub(super) const KIND: Kind = Kind {
+    name: "bandwidth",
+    attributes: &["rate"],
+    stage: |attributes| {
+        Box::new(Bandwidth {
+            rate: rate(attributes),
+            free_at: 0,
+            due: None,
+            held: 0,
+        })
+    },
+    room: SMALL_ROOM,
+    opening: Opening::Dial,
+};
+
+/// A line that was idle for longer starts afresh: what a held line missed is not made up for.
+const CREDIT: Nanos = 100 * MILLISECOND;
+
+struct Bandwidth {
+    /// KB/s, which is bytes per ms.
+    rate: u64,
+    /// When the line has sent all that it was given.
+    free_at: Nanos,
+    /// Length of the bytes on the line, and when they have passed it.
+    due: Option<(usize, Nanos)>,
+    /// Items counted as held.
+    held: usize,
+}
+
+fn rate(attributes: &Attributes) -> u64 {
+    u64::try_from(attributes.get("rate")).unwrap_or(0)
+}
+
+impl Bandwidth {
+    /// Puts the first bytes of a waiting chunk on the line.
+    fn load(&self, length: usize, arrived: Nanos, now: Nanos) -> (usize, Nanos) {
+        let tenth = usize::try_from(self.rate.saturating_mul(100)).unwrap_or(usize::MAX);
+        let length = length.min(tenth);
+        let start = self.free_at.max(arrived).max(now.saturating_sub(CREDIT));
+        (length, start + length as u64 * MILLISECOND / self.rate)
+    }
+}
+
+impl Stage for Bandwidth {
+    fn step(&mut self, inbox: &mut Inbox, scene: &mut Scene<'_>) -> Step {
+        let (item, length, at) = match inbox.front() {
+            Some(item @ Item::Data(piece)) => (item, piece.data.len(), piece.at),
+            _ if self.rate > 0 => return inbox.pop().map_or(Step::Idle, Step::Pass),
+            _ => return Step::Idle,
+        };
+        if self.rate == 0 {
+            inbox
+                .iter_from(self.held)
+                .for_each(|item| scene.tally.held(item));
+            self.held = inbox.len();
+            return Step::Idle;
+        }
+        let (length, due) = match self.due {
+            Some(due) => due,
+            None => {
+                let due = self.load(length, at, scene.now);
+                if due.1 > scene.now {
+                    scene.tally.delayed(item);
+                }
+                *self.due.insert(due)
+            }
+        };
+        if due > scene.now {
+            return Step::Until(due);
+        }
+        self.due = None;
+        self.free_at = due;
+        inbox.take_front(length).map_or(Step::Idle, |mut piece| {
+            piece.at = due;
+            Step::Pass(Item::Data(piece))
+        })
+    }
+
+    fn update(&mut self, attributes: &Attributes, now: Nanos) {
+        self.rate = rate(attributes);
+        (self.due, self.free_at, self.held) = (None, now, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bench::Bench;
+
+    #[test]
+    fn ten_kilobytes_per_second_are_a_thousand_bytes_each_tenth() {
+        let mut bench = Bench::new("bandwidth", r#"{"rate":10}"#);
+        bench.send(0, &"x".repeat(2500));
+        assert_eq!(bench.run(99).len(), 0);
+        assert_eq!(bench.run(100).len(), 1000);
+        assert_eq!(bench.run(199).len(), 0);
+        assert_eq!(bench.run(200).len(), 1000);
+        assert_eq!(bench.run(250).len(), 500);
+    }
+
+    #[test]
+    fn late_timer_does_not_lower_the_rate() {
+        let mut bench = Bench::new("bandwidth", r#"{"rate":10}"#);
+        bench.send(0, &"x".repeat(10_000));
+        let total: usize = (0..10).map(|tick| bench.run(tick * 107).len()).sum();
+        assert_eq!(total, 9000);
+    }
+
+    #[test]
+    fn zero_and_negative_rates_hold_until_updated_or_removed() {
+        for rate in [0, -1, i64::MIN] {
+            let attributes = format!(r#"{{"rate":{rate}}}"#);
+            let mut bench = Bench::new("bandwidth", &attributes);
+            bench.send(0, "abc");
+            bench.finish();
+            assert_eq!(bench.run(60_000), "");
+            assert_eq!(bench.stats().held_bytes, 3);
+            bench.update(60_000, r#"{"rate":1}"#);
+            assert_eq!(bench.run(60_002), "");
+            assert_eq!(bench.run(60_003), "abc|FIN");
+
+            let mut bench = Bench::new("bandwidth", &attributes);
+            bench.send(0, "abc");
+            bench.run(5);
+            assert_eq!(bench.remove(), "abc");
+        }
+    }
+
+    #[test]
+    fn highest_rate_does_not_overflow() {
+        let mut bench = Bench::new("bandwidth", &format!(r#"{{"rate":{}}}"#, i64::MAX));
+        bench.send(0, "abc");
+        assert_eq!(bench.run(0), "abc");
+    }
+}

@@ -1,0 +1,152 @@
+//! A test bench for one stage: virtual time, no sockets.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{
+    Attributes, Counters, Ending, Inbox, Item, Part, Piece, Removal, Scene, Stage, Step, Tally,
+};
+use crate::toxiproxy::clock::{MILLISECOND, Nanos};
+use crate::toxiproxy::engine::Draws;
+use crate::toxiproxy::wire::ToxicStats;
+
+/// One stage between an inbox and what it delivered. Times are in milliseconds.
+pub(crate) struct Bench {
+    stage: Box<dyn Stage>,
+    attributes: Attributes,
+    inbox: Inbox,
+    draws: Draws,
+    tally: Tally,
+    counters: Arc<Counters>,
+    delivered: usize,
+}
+
+impl Bench {
+    pub(crate) fn new(kind: &str, attributes: &str) -> Self {
+        Self::seeded(0, kind, attributes)
+    }
+
+    pub(crate) fn seeded(seed: u64, kind: &str, attributes: &str) -> Self {
+        let kind = super::kind(kind).unwrap();
+        let mut values = Attributes::new(kind);
+        values
+            .merge(&serde_json::from_str(attributes).unwrap())
+            .unwrap();
+        let counters = Arc::new(Counters::default());
+        Self {
+            stage: (kind.stage)(&values),
+            attributes: values,
+            inbox: Inbox::default(),
+            draws: Draws::new(seed, "proxy", 1, "toxic"),
+            tally: Tally::new(Arc::clone(&counters)),
+            counters,
+            delivered: 0,
+        }
+    }
+
+    pub(crate) fn send(&mut self, at_ms: u64, text: &str) {
+        let data = Bytes::copy_from_slice(text.as_bytes());
+        let at = at_ms * MILLISECOND;
+        self.inbox.push(Item::Data(Piece {
+            data,
+            at,
+            request: 0,
+            part: Part::Opaque,
+        }));
+    }
+
+    pub(crate) fn finish(&mut self) {
+        self.inbox.push(Item::End(Ending::Finished));
+    }
+
+    pub(crate) fn update(&mut self, now_ms: u64, attributes: &str) {
+        self.attributes
+            .merge(&serde_json::from_str(attributes).unwrap())
+            .unwrap();
+        self.stage.update(&self.attributes, now_ms * MILLISECOND);
+    }
+
+    /// Everything that it passes by this time, as text; ends as `|FIN`, `|CLOSE`, `|RST`.
+    pub(crate) fn run(&mut self, now_ms: u64) -> String {
+        let mut text = String::new();
+        while let Some(part) = self.step(now_ms * MILLISECOND) {
+            text.push_str(&part);
+            if part.starts_with('|') {
+                break;
+            }
+        }
+        text
+    }
+
+    /// Lengths of the pieces that it passes by this time.
+    pub(crate) fn run_pieces(&mut self, now_ms: u64) -> Vec<usize> {
+        std::iter::from_fn(|| self.step(now_ms * MILLISECOND))
+            .map(|part| part.len())
+            .collect()
+    }
+
+    /// When the chunk in front would be released, ns; it is then released.
+    pub(crate) fn next_release(&mut self) -> Nanos {
+        let mut scene = Scene {
+            now: 0,
+            draws: &mut self.draws,
+            tally: &mut self.tally,
+        };
+        match self.stage.step(&mut self.inbox, &mut scene) {
+            Step::Until(time) => {
+                self.step(time);
+                time
+            }
+            _ => 0,
+        }
+    }
+
+    pub(crate) fn delivered_or_waiting(&self) -> usize {
+        self.delivered + self.inbox.len()
+    }
+
+    pub(crate) fn stats(&self) -> ToxicStats {
+        self.counters.read()
+    }
+
+    /// What goes on when the toxic is removed.
+    pub(crate) fn remove(mut self) -> String {
+        match self.stage.removal() {
+            Removal::Close => "|CLOSE".to_owned(),
+            Removal::Reset => "|RST".to_owned(),
+            Removal::Flush => std::iter::from_fn(|| self.inbox.pop()).map(show).collect(),
+        }
+    }
+
+    fn step(&mut self, now: Nanos) -> Option<String> {
+        let mut scene = Scene {
+            now,
+            draws: &mut self.draws,
+            tally: &mut self.tally,
+        };
+        match self.stage.step(&mut self.inbox, &mut scene) {
+            Step::Idle | Step::Until(_) => None,
+            Step::Reset => {
+                self.tally.reset();
+                Some("|RST".to_owned())
+            }
+            Step::Pass(item) => {
+                if item == Item::End(Ending::Close) {
+                    self.tally.closed();
+                }
+                self.delivered += 1;
+                Some(show(item))
+            }
+        }
+    }
+}
+
+fn show(item: Item) -> String {
+    match item {
+        Item::Data(piece) => String::from_utf8(piece.data.to_vec()).unwrap(),
+        Item::End(Ending::Finished) => "|FIN".to_owned(),
+        Item::End(Ending::PeerReset) => "|RST".to_owned(),
+        Item::End(Ending::Close) => "|CLOSE".to_owned(),
+    }
+}
