@@ -7,7 +7,6 @@ pub mod bug;
 mod check;
 mod clean;
 mod explain;
-mod files;
 mod gate;
 mod generate;
 mod init;

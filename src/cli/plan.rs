@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use crate::diagnostic::Diagnostics;
 use crate::exit::Exit;
 use crate::plan::Plan;
 use crate::plan::describe::describe;
 use crate::terminal::Environment;
 
-use super::{Failure, Result, files, options};
+use super::{Failure, Rendered, Result, options, planning};
 
 /// Flags of `chaos plan`.
 #[derive(Debug, clap::Args)]
@@ -35,20 +34,20 @@ Examples:
   chaos plan scenarios/payment-outage.yaml --json - --seed 7";
 
 pub(super) fn execute(args: Args, environment: &Environment) -> Result {
-    let plan = match files::plan_of(&args.scenario, &args.changes, environment) {
-        Ok(plan) => plan,
-        Err(mistakes) => return Ok(show_mistakes(&mistakes, environment)),
-    };
+    let planned = planning::plan(&args.scenario, &args.changes, environment);
+    let plan = planned
+        .map_err(|mistakes| Failure::usage(Rendered(mistakes)))?
+        .plan;
     match args.json {
         Some(path) => write_json(&plan, &path)?,
-        None => tell(&describe(&plan)),
+        // Nobody is left to tell when standard error is gone.
+        None => drop(std::io::stderr().write_all(describe(&plan).as_bytes())),
     }
     Ok(Exit::Held)
 }
 
 fn write_json(plan: &Plan, path: &Path) -> std::result::Result<(), Failure> {
-    let mut text = plan.to_json();
-    text.push('\n');
+    let text = plan.to_json() + "\n";
     let written = match path == Path::new("-") {
         true => std::io::stdout().write_all(text.as_bytes()),
         false => std::fs::write(path, text),
@@ -56,15 +55,4 @@ fn write_json(plan: &Plan, path: &Path) -> std::result::Result<(), Failure> {
     written
         .with_context(|| format!("cannot write the plan to `{}`", path.display()))
         .map_err(Failure::not_carried_out)
-}
-
-/// Prints what is wrong with the files; such a command ends with exit 2.
-pub(super) fn show_mistakes(mistakes: &Diagnostics, environment: &Environment) -> Exit {
-    tell(&format!("{}\n", mistakes.render(environment.color())));
-    Exit::Usage
-}
-
-/// Human text goes to standard error. Nobody is left to tell when that is gone.
-pub(super) fn tell(text: &str) {
-    let _ = std::io::stderr().write_all(text.as_bytes());
 }
