@@ -9,6 +9,7 @@
 //! [`system`] (what is there), then `run/mod.rs`.
 
 mod build;
+pub mod describe;
 pub mod fault;
 pub mod jq;
 pub mod load;
@@ -106,6 +107,12 @@ pub struct PhasesPlan {
 }
 
 impl Plan {
+    /// The plan as `plan.json`: the same bytes for the same files, seed and version.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("a plan has text keys and finite numbers only")
+    }
+
     /// The service of that name.
     pub fn service(&self, name: &str) -> Option<&ServicePlan> {
         self.system

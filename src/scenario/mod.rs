@@ -9,6 +9,7 @@ pub mod json;
 pub mod ports;
 pub mod property_file;
 pub mod scenario_file;
+pub mod schema;
 mod set;
 pub mod system_file;
 pub mod text;

@@ -15,7 +15,7 @@ use crate::diagnostic::{Diagnostic, Span, shape};
 /// # Errors
 ///
 /// The first mistake of shape.
-pub fn from_node<T: DeserializeOwned>(node: &Node) -> Result<T, Box<Diagnostic>> {
+pub(super) fn from_node<T: DeserializeOwned>(node: &Node) -> Result<T, Box<Diagnostic>> {
     T::deserialize(Reader::root(node)).map_err(|error| Box::new(error.diagnose(node.span)))
 }
 

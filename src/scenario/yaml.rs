@@ -12,7 +12,7 @@ use crate::diagnostic::{Diagnostic, Span, shape};
 
 /// A value with its place.
 #[derive(Clone, Debug)]
-pub struct Node {
+pub(super) struct Node {
     /// The value.
     pub value: Value,
     /// Where it starts; scalars have an extent, mappings and lists only a beginning.
@@ -21,7 +21,7 @@ pub struct Node {
 
 /// What a node holds.
 #[derive(Clone, Debug)]
-pub enum Value {
+pub(super) enum Value {
     /// Nothing.
     Null,
     /// `true` or `false`.
@@ -38,7 +38,7 @@ pub enum Value {
 
 /// A key of a mapping with its place.
 #[derive(Clone, Debug)]
-pub struct Key {
+pub(super) struct Key {
     /// The key.
     pub name: String,
     /// Where it stands.
@@ -55,7 +55,7 @@ const DEPTH_MAX: usize = 32;
 /// # Errors
 ///
 /// One diagnostic about syntax, a duplicate key or the budget.
-pub fn parse(text: &str, file: u32) -> Result<Node, Box<Diagnostic>> {
+pub(super) fn parse(text: &str, file: u32) -> Result<Node, Box<Diagnostic>> {
     let raw: Spanned<Raw> = serde_saphyr::from_str_with_options(text, options())
         .map_err(|error| Box::new(diagnose(&error, text, file)))?;
     Ok(convert(raw, text, file))

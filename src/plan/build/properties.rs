@@ -19,13 +19,13 @@ use crate::scenario::property_file::{
     ExpectFile, GoodputFile, GoodputOfFile, HangsFile, LatencyFile, LatencyOfFile, RecoversFile,
     RetriesFile, SagasFile,
 };
-use crate::scenario::text::{Spanned, Text};
+use crate::scenario::text::Text;
 
 use super::Builder;
 use super::expected::{count_text, of_quantile, of_share, quantile_n_min, quantile_text, share_n_min};
 use super::load::step_bound;
 use super::traffic::{journeys_between, share_of};
-use super::windows::{length_of, operations_in};
+use super::windows::operations_in;
 
 /// Demand that a breaker's suppression is measured on.
 const BREAKER_DEMAND_MIN: u64 = 20;

@@ -115,9 +115,3 @@ pub(super) fn operations_in(plan: &Plan, window: &Window, operation: Option<&Ope
     let share = operation.map_or(1.0, |operation| share_of(&plan.load, operation));
     (journeys * share).round() as u64
 }
-
-/// The length of a window.
-pub(super) fn length_of(window: &Window, plan: &Plan) -> Duration {
-    let spans = spans_of(window, plan);
-    spans.iter().map(|(from, to)| to.saturating_sub(*from)).sum()
-}
