@@ -2,4 +2,6 @@
 //!
 //! Wait for conditions with `support::eventually`, never for time; loopback and free ports only.
 
+mod outage;
+mod report;
 mod support;
