@@ -1,0 +1,291 @@
+//! Did a fault do anything, and did it end? Without that, nothing that held proves anything.
+
+use crate::evidence::{Call, CallEnd, Event};
+use crate::plan::{FaultEffect, FaultPlan, LinkEffect, LinkName, ProcessEffect, ServiceName};
+
+use super::case::Gap;
+use super::context::{Context, FaultSeen, Span};
+use super::stats::quantile;
+use super::text;
+
+/// Connections, requests or calls that a fault must have acted on.
+const BITES_MIN: u64 = 10;
+/// Calls after a fault's end that must look like the baseline.
+const CALLS_AFTER_MIN: usize = 20;
+/// How far back a killed service must have been at work, ns.
+const SERVED_BEFORE_NS: u64 = 5_000_000_000;
+
+impl Context<'_> {
+    /// What is missing for a fault to have been a test: it was applied, it bit, it ended. When the
+    /// property is about one `link`, the fault must have bitten there.
+    pub(crate) fn fault_gaps(&self, fault: &FaultPlan, link: Option<&LinkName>) -> Vec<Gap> {
+        let Some(seen) = self.faults.get(&fault.name) else {
+            return vec![self.never_applied(fault)];
+        };
+        let mut gaps = Vec::new();
+        match &fault.effect {
+            FaultEffect::Link { links, effect, .. } => {
+                let about: Vec<&LinkName> = match link {
+                    Some(link) if links.contains(link) => vec![link],
+                    _ => links.iter().collect(),
+                };
+                gaps.extend(self.link_bite_gap(seen, &about, effect));
+                gaps.extend(self.not_ended(seen));
+                gaps.extend(self.links_not_back(seen, &about));
+            }
+            FaultEffect::Process { services, effect } => {
+                for service in services {
+                    gaps.extend(self.process_bite_gap(seen, service, effect));
+                }
+                gaps.extend(self.not_ended(seen));
+            }
+        }
+        gaps
+    }
+
+    fn never_applied(&self, fault: &FaultPlan) -> Gap {
+        let failed = self.evidence.events.iter().find_map(|it| match &it.event {
+            Event::FaultFailed { fault: name, why } if *name == fault.name => Some(why.clone()),
+            _ => None,
+        });
+        match failed {
+            Some(why) => Gap::new(
+                format!("the fault `{}` could not be applied: {why}", fault.name),
+                format!("repair `faults: {}`", fault.name),
+            ),
+            None => Gap::new(
+                format!("the fault `{}` was never applied", fault.name),
+                "let the run come to its end",
+            ),
+        }
+    }
+
+    fn not_ended(&self, seen: &FaultSeen<'_>) -> Option<Gap> {
+        (!seen.lifted).then(|| {
+            Gap::new(
+                format!("the fault `{}` was never seen to end", seen.plan.name),
+                "let the run come to its end",
+            )
+        })
+    }
+
+    fn link_bite_gap(
+        &self,
+        seen: &FaultSeen<'_>,
+        links: &[&LinkName],
+        effect: &LinkEffect,
+    ) -> Option<Gap> {
+        let used: usize = links
+            .iter()
+            .map(|link| self.calls_in(link, seen.on).len())
+            .sum();
+        let bites = match effect {
+            LinkEffect::Latency { latency, .. } if used > 0 => {
+                let late_ns = latency.as_nanos() as u64 / 5 * 4;
+                let late = links
+                    .iter()
+                    .map(|link| self.late_calls(link, seen.on, late_ns));
+                late.sum()
+            }
+            _ => proxy_bites(seen, links).max(self.hurt_calls(seen, links)),
+        };
+        if bites >= BITES_MIN {
+            return None;
+        }
+        let names: Vec<String> = links.iter().map(ToString::to_string).collect();
+        let on = text::some_of(names.iter().map(String::as_str));
+        let help = if used == 0 {
+            format!("drive load that uses {on}, or put the fault on a link that is used")
+        } else {
+            format!(
+                "make `{}` stronger or longer, or raise `arrivals:` (it needs {BITES_MIN} requests)",
+                seen.plan.name
+            )
+        };
+        Some(Gap::new(
+            format!(
+                "the fault `{}` did not bite: it touched {} on {on}",
+                seen.plan.name,
+                text::count(bites, "request")
+            ),
+            help,
+        ))
+    }
+
+    /// Requests that were answered later than the baseline's median by `late_ns`, or given up by
+    /// the caller while they were held.
+    fn late_calls(&self, link: &LinkName, on: Span, late_ns: u64) -> u64 {
+        let mut usual: Vec<u64> = self
+            .calls_in(link, self.baseline)
+            .iter()
+            .filter_map(|call| took(call))
+            .collect();
+        usual.sort_unstable();
+        let bound = quantile(&usual, 0.5).unwrap_or(0) + late_ns;
+        let late = |call: &&&Call| match took(call) {
+            Some(took) => took >= bound,
+            None => call.end != CallEnd::Refused,
+        };
+        self.calls_in(link, on).iter().filter(late).count() as u64
+    }
+
+    /// Calls while the fault was on that did not come to an ordinary end: a weaker witness, for
+    /// proxies that keep no statistics of their own.
+    fn hurt_calls(&self, seen: &FaultSeen<'_>, links: &[&LinkName]) -> u64 {
+        if !seen.bites.is_empty() {
+            return 0;
+        }
+        let hurt = |call: &&&Call| call.end != CallEnd::Answered;
+        let on_link = |link: &&LinkName| self.calls_in(link, seen.on).iter().filter(hurt).count();
+        links.iter().map(on_link).sum::<usize>() as u64
+    }
+
+    /// At least 20 calls after the fault's end look like the baseline; links that do not speak http
+    /// or have a declared probe are taken at the proxy's word.
+    fn links_not_back(&self, seen: &FaultSeen<'_>, links: &[&LinkName]) -> Option<Gap> {
+        let counted: Vec<&&LinkName> = links
+            .iter()
+            .filter(|link| !self.calls_in(link, self.baseline).is_empty())
+            .filter(|link| self.plan.link(link).is_none_or(|plan| plan.probe.is_none()))
+            .collect();
+        if counted.is_empty() {
+            return None;
+        }
+        let after = Span::new(seen.on.to, u64::MAX);
+        let good: usize = counted
+            .iter()
+            .map(|link| self.ordinary_calls(link, after))
+            .sum();
+        (good < CALLS_AFTER_MIN).then(|| {
+            Gap::new(
+                format!(
+                    "only {} after `{}` ended look like the baseline, it takes {CALLS_AFTER_MIN}",
+                    text::count(good as u64, "call"),
+                    seen.plan.name
+                ),
+                "lengthen `phases: recovery`, or give the link a `probe:`",
+            )
+        })
+    }
+
+    /// Calls that were answered, and not much later than the baseline's slowest twentieth.
+    fn ordinary_calls(&self, link: &LinkName, span: Span) -> usize {
+        let mut usual: Vec<u64> = self
+            .calls_in(link, self.baseline)
+            .iter()
+            .filter_map(|call| took(call))
+            .collect();
+        usual.sort_unstable();
+        let bound = quantile(&usual, 0.95).unwrap_or(0) * 2 + 50_000_000;
+        let ordinary = |call: &&&Call| {
+            call.status.is_none_or(|status| status < 500)
+                && took(call).is_some_and(|took| took <= bound)
+        };
+        self.calls_in(link, span).iter().filter(ordinary).count()
+    }
+
+    fn process_bite_gap(
+        &self,
+        seen: &FaultSeen<'_>,
+        service: &ServiceName,
+        effect: &ProcessEffect,
+    ) -> Option<Gap> {
+        match effect {
+            ProcessEffect::Pause => self.pause_gap(seen, service),
+            _ => self.restart_gap(seen, service),
+        }
+    }
+
+    fn calls_to(&self, service: &ServiceName, span: Span) -> impl Iterator<Item = &Call> {
+        let links = self.plan.system.links.iter();
+        links
+            .filter(move |link| link.service == *service)
+            .flat_map(move |link| self.calls_in(&link.name, span).iter().copied())
+    }
+
+    fn pause_gap(&self, seen: &FaultSeen<'_>, service: &ServiceName) -> Option<Gap> {
+        let unanswered = |call: &&Call| call.first_byte_ns.is_none_or(|at| at >= seen.on.to);
+        let held = self.calls_to(service, seen.on).filter(unanswered).count() as u64;
+        (held < BITES_MIN).then(|| {
+            Gap::new(
+                format!(
+                    "the fault `{}` did not bite: {} to `{service}` went unanswered meanwhile",
+                    seen.plan.name,
+                    text::count(held, "call")
+                ),
+                format!("drive load that uses `{service}`, or pause it for longer"),
+            )
+        })
+    }
+
+    fn restart_gap(&self, seen: &FaultSeen<'_>, service: &ServiceName) -> Option<Gap> {
+        let gap = |why: String, help: String| {
+            Some(Gap::new(
+                format!("the fault `{}` did not bite: {why}", seen.plan.name),
+                help,
+            ))
+        };
+        let Some(old) = self.exit_by_us(seen, service) else {
+            return gap(
+                format!("`{service}` was never seen to end"),
+                "let the run come to its end".into(),
+            );
+        };
+        if !self.ready_again(service, old, seen.asked) {
+            return gap(
+                format!("`{service}` was never ready again"),
+                format!("look at the log of `{service}`"),
+            );
+        }
+        let before = Span::new(seen.asked.saturating_sub(SERVED_BEFORE_NS), seen.asked);
+        let served = self.calls_to(service, before).count() as u64;
+        if served < BITES_MIN {
+            return gap(
+                format!(
+                    "`{service}` had served {} in the 5 s before",
+                    text::count(served, "request")
+                ),
+                format!("drive load that uses `{service}`"),
+            );
+        }
+        None
+    }
+
+    fn exit_by_us(&self, seen: &FaultSeen<'_>, wanted: &ServiceName) -> Option<u32> {
+        self.evidence.events.iter().find_map(|it| match &it.event {
+            Event::ServiceExited {
+                service,
+                incarnation,
+                by_us: true,
+                ..
+            } if service == wanted && it.at_ns >= seen.asked => Some(*incarnation),
+            _ => None,
+        })
+    }
+
+    fn ready_again(&self, wanted: &ServiceName, old: u32, since: u64) -> bool {
+        self.evidence.events.iter().any(|it| {
+            it.at_ns >= since
+                && matches!(&it.event, Event::ServiceReady { service, incarnation, .. }
+                    if service == wanted && *incarnation > old)
+        })
+    }
+}
+
+/// What the proxy counted on these links; its sum when it did not tell links apart.
+fn proxy_bites(seen: &FaultSeen<'_>, links: &[&LinkName]) -> u64 {
+    let about = |link: &Option<LinkName>| link.as_ref().is_none_or(|link| links.contains(&link));
+    let one =
+        |bite: &crate::evidence::events::Bite| bite.requests.max(bite.connections).max(bite.closed);
+    seen.bites
+        .iter()
+        .filter(|it| about(&it.link))
+        .map(one)
+        .sum()
+}
+
+/// How long an answer took to begin, ns; none when there was none.
+pub(crate) fn took(call: &Call) -> Option<u64> {
+    let first = call.first_byte_ns?;
+    Some(first.saturating_sub(call.at_ns))
+}

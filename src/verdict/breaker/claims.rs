@@ -1,0 +1,178 @@
+//! What a breaker claims about itself, held against the traffic.
+//!
+//! Per incarnation, claimed transitions must be a word of CLOSED → OPEN → HALF_OPEN → {CLOSED,
+//! OPEN}; while it claims OPEN nothing may pass; it opens only on failures of its own callee. A gap
+//! in a ring's sequence is lost evidence: nothing is concluded across it.
+
+use std::collections::BTreeMap;
+
+use crate::evidence::{Call, CallEnd, Transition};
+use crate::plan::property::Breaker;
+
+use super::super::Status;
+use super::super::case::Case;
+use super::super::context::{Context, FaultSeen, Span};
+use super::super::demand::Demand;
+use super::super::text;
+
+/// Requests this close to a claimed change belong to either side, ns.
+const EDGE_NS: u64 = 100_000_000;
+/// How far back failures that explain an opening are looked for, ns.
+const FAILURES_NS: u64 = 10_000_000_000;
+
+/// Claimed transitions of the property's link, by incarnation, in sequence, each once.
+fn claimed<'a>(
+    context: &'a Context<'_>,
+    property: &Breaker,
+) -> BTreeMap<&'a str, BTreeMap<u64, &'a Transition>> {
+    let mut claims: BTreeMap<&str, BTreeMap<u64, &Transition>> = BTreeMap::new();
+    let Some(source) = &property.transitions else {
+        return claims;
+    };
+    for it in &context.evidence.transitions {
+        if it.source == *source && it.link == property.link {
+            let ring = claims.entry(it.incarnation.as_str()).or_default();
+            ring.insert(it.seq, it);
+        }
+    }
+    claims
+}
+
+/// Its source, when there is one, was read without loss.
+fn expect_source(context: &Context<'_>, case: &mut Case, property: &Breaker) {
+    let source = property.transitions.as_ref();
+    case.missing_all(source.and_then(|source| context.source_gap(source)));
+}
+
+/// No claimed opening in the baseline, and none later without failures of the callee.
+pub(super) fn not_spurious(
+    context: &Context<'_>,
+    case: &mut Case,
+    property: &Breaker,
+    seen: &FaultSeen<'_>,
+) {
+    expect_source(context, case, property);
+    let claims = claimed(context, property);
+    for it in claims.values().flat_map(BTreeMap::values) {
+        case.find(
+            Status::Pass,
+            Some(it.at_ns),
+            it.link.to_string(),
+            format!("claims {} -> {}", it.from, it.to),
+        );
+        let opening = it.from == "CLOSED" && it.to == "OPEN";
+        if !opening {
+            continue;
+        }
+        if context.baseline.holds(it.at_ns) {
+            case.violated(format!(
+                "the breaker of {} opened in the baseline, without any fault, at {}",
+                property.link,
+                text::after(it.at_ns, context.t0)
+            ));
+        } else if seen.on.holds(it.at_ns) && unexplained(context, property, it.at_ns) {
+            case.violated(format!(
+                "the breaker of {} opened at {} although its callee hardly failed",
+                property.link,
+                text::after(it.at_ns, seen.on.from)
+            ));
+        }
+    }
+}
+
+/// Fewer than half the failures that the settings ask for, in all the time before.
+fn unexplained(context: &Context<'_>, property: &Breaker, at: u64) -> bool {
+    let before = Span::new(at.saturating_sub(FAILURES_NS), at + EDGE_NS);
+    let failed = |call: &&&Call| {
+        call.end != CallEnd::Answered
+            || call.status.is_some_and(|status| status >= 500)
+            || call.first_byte_ns.is_none_or(|answered| answered > at)
+    };
+    let failures = context
+        .calls_in(&property.link, before)
+        .iter()
+        .filter(failed)
+        .count();
+    let asked = property.breaker.threshold * f64::from(property.breaker.min_calls);
+    (failures as f64) < asked / 2.0
+}
+
+/// Claimed transitions are in order, and what is claimed is what the traffic shows.
+pub(super) fn agree(
+    context: &Context<'_>,
+    case: &mut Case,
+    property: &Breaker,
+    demand: &Demand,
+    within: Span,
+) {
+    for (incarnation, ring) in claimed(context, property) {
+        let mut previous: Option<&Transition> = None;
+        for it in ring.values() {
+            let next_to = previous.filter(|before| before.seq + 1 == it.seq);
+            if let Some(before) = next_to
+                && within.holds(it.at_ns)
+            {
+                in_order(case, property, before, it, incarnation);
+                if before.to == "OPEN" {
+                    nothing_passes(case, property, demand, Span::new(before.at_ns, it.at_ns));
+                }
+            }
+            previous = Some(it);
+        }
+        if let Some(last) = previous.filter(|it| it.to == "OPEN") {
+            let open = Span::new(last.at_ns.max(within.from), within.to);
+            nothing_passes(case, property, demand, open);
+        }
+    }
+}
+
+fn in_order(
+    case: &mut Case,
+    property: &Breaker,
+    before: &Transition,
+    it: &Transition,
+    incarnation: &str,
+) {
+    let legal = matches!(
+        (it.from.as_str(), it.to.as_str()),
+        ("CLOSED", "OPEN") | ("OPEN", "HALF_OPEN") | ("HALF_OPEN", "CLOSED" | "OPEN")
+    );
+    if !legal || before.to != it.from {
+        case.violated(format!(
+            "the breaker of {} claims {} -> {} after {} -> {} (incarnation {incarnation})",
+            property.link, it.from, it.to, before.from, before.to
+        ));
+    }
+}
+
+/// While a single breaker claims OPEN, its link is silent.
+fn nothing_passes(case: &mut Case, property: &Breaker, demand: &Demand, open: Span) {
+    let inner = Span::new(
+        open.from + EDGE_NS,
+        open.to.saturating_sub(EDGE_NS).max(open.from + EDGE_NS),
+    );
+    let passed = demand.entered(inner);
+    let allowed = (demand.wanted(inner) * 0.05).max(1.0);
+    if property.breaker.instances <= 1 && passed as f64 > allowed {
+        case.violated(format!(
+            "the breaker of {} claims OPEN for {}, but {passed} requests passed meanwhile",
+            property.link,
+            text::span(open.len())
+        ));
+    }
+}
+
+/// After the fault it may fall back from closed to open once.
+pub(super) fn flaps(context: &Context<'_>, case: &mut Case, property: &Breaker, end: u64) {
+    expect_source(context, case, property);
+    let claims = claimed(context, property);
+    let all = claims.values().flat_map(BTreeMap::values);
+    let again = |it: &&&Transition| it.at_ns >= end && it.from == "CLOSED" && it.to == "OPEN";
+    let flaps = all.filter(again).count();
+    if flaps > 1 {
+        case.violated(format!(
+            "the breaker of {} opened {flaps} times again after the fault's end",
+            property.link
+        ));
+    }
+}

@@ -1,0 +1,133 @@
+//! `conserved`: two ledgers agree, key by key, then in total, once everything is at rest.
+//!
+//! A difference rests on both ledgers being complete and at rest: when one was read in part, or
+//! the run did not drain, it proves nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::plan::SourceName;
+use crate::plan::property::Conserved;
+
+use super::Status;
+use super::case::{Case, Gap};
+use super::context::Context;
+use super::text;
+
+/// Key and unit → sum.
+type Ledger<'a> = BTreeMap<(&'a str, &'a str), i128>;
+
+pub(crate) fn check(context: &Context<'_>, property: &Conserved) -> Case {
+    let mut case = Case::new("keys");
+    context.expect_exercised(&mut case);
+    let faults = context.plan.faults.iter();
+    case.missing_all(faults.flat_map(|fault| context.fault_gaps(fault, None)));
+    let (left, right) = (&property.left, &property.right);
+    let gaps = [
+        context.source_gap(left),
+        context.source_gap(right),
+        context.drain_gap(),
+    ];
+    for gap in gaps.into_iter().flatten() {
+        case.blocked(gap);
+    }
+    let (ours, theirs) = (ledger(context, left), ledger(context, right));
+    for (name, ledger) in [(left, &ours), (right, &theirs)] {
+        if ledger.is_empty() {
+            case.missing(Gap::new(
+                format!("the ledger `{name}` is empty"),
+                "drive load that writes to it, or repair its `select:`",
+            ));
+        }
+    }
+    compare(context, &mut case, property, &ours, &theirs);
+    case
+}
+
+fn ledger<'a>(context: &'a Context<'_>, name: &SourceName) -> Ledger<'a> {
+    let mut sums = Ledger::new();
+    for it in context
+        .evidence
+        .entries
+        .iter()
+        .filter(|it| it.source == *name)
+    {
+        *sums.entry((&it.key, &it.unit)).or_default() += i128::from(it.amount);
+    }
+    sums
+}
+
+fn compare(
+    context: &Context<'_>,
+    case: &mut Case,
+    property: &Conserved,
+    ours: &Ledger<'_>,
+    theirs: &Ledger<'_>,
+) {
+    let (left, right) = (&property.left, &property.right);
+    let keys: BTreeSet<&(&str, &str)> = ours.keys().chain(theirs.keys()).collect();
+    let different: Vec<&(&str, &str)> = keys
+        .iter()
+        .copied()
+        .filter(|key| of(ours, key) != of(theirs, key))
+        .collect();
+    case.n = keys.len() as u64;
+    case.value = Some(text::count(different.len() as u64, "key"));
+    case.limit = Some("0 keys".into());
+    let totals = totals(ours, theirs, left, right);
+    case.measured = format!("{} agree, {totals}", text::count(case.n, "key"));
+    let Some(first) = different.first() else {
+        return;
+    };
+    case.violated(format!(
+        "{} of {} differ: `{}` has {left} {} and {right} {} {}; {totals}",
+        different.len(),
+        text::count(keys.len() as u64, "key"),
+        first.0,
+        of(ours, first),
+        of(theirs, first),
+        first.1
+    ));
+    for key in &different {
+        let text = format!(
+            "{left} {}, {right} {} {}",
+            of(ours, key),
+            of(theirs, key),
+            key.1
+        );
+        case.find(Status::Fail, None, key.0, text);
+    }
+    blame(context, case, property);
+}
+
+fn of(ledger: &Ledger<'_>, key: &(&str, &str)) -> i128 {
+    ledger.get(key).copied().unwrap_or(0)
+}
+
+/// Sums by unit: `charges 159200 = owed 159200 EUR-cent`.
+fn totals(ours: &Ledger<'_>, theirs: &Ledger<'_>, left: &SourceName, right: &SourceName) -> String {
+    let units: BTreeSet<&str> = ours.keys().chain(theirs.keys()).map(|key| key.1).collect();
+    let sum = |ledger: &Ledger<'_>, unit: &str| -> i128 {
+        let of_unit = ledger.iter().filter(|(key, _)| key.1 == unit);
+        of_unit.map(|(_, amount)| amount).sum()
+    };
+    let told = units.iter().map(|unit| {
+        let (a, b) = (sum(ours, unit), sum(theirs, unit));
+        let sign = if a == b { "=" } else { "≠" };
+        format!("{left} {a} {sign} {right} {b} {unit}")
+    });
+    format!("total {}", told.collect::<Vec<_>>().join(", "))
+}
+
+/// Both services whose books these are, and the faulted links between which they parted.
+fn blame(context: &Context<'_>, case: &mut Case, property: &Conserved) {
+    for source in [&property.left, &property.right] {
+        let Some(service) = context.source_service(source) else {
+            case.blame(source.as_str());
+            continue;
+        };
+        case.blame(service.as_str());
+        for link in context.faulted_links_at(&service) {
+            case.blame(link.to_string());
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! `retries`: attempts / distinct units of work that entered the proxy.
+//!
+//! A unit is a key (`correlate:` header), else a trace. Attempts of one key within the caller's
+//! deadline are one request; later ones are re-drives, which have a pace of their own and are told
+//! apart. Only the limits that are named apply; with `attempts-at-most`, an answer of 4xx and a
+//! POST without a key of its own are final as well.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::evidence::{Call, CallEnd};
+use crate::plan::property::Retries;
+
+use super::Status;
+use super::case::{Case, Gap};
+use super::context::{Context, window_name};
+use super::demand::route;
+use super::text;
+
+/// Requests below which a ratio says nothing.
+const REQUESTS_MIN: usize = 20;
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// Attempts of one unit of work within one deadline.
+struct Unit<'a> {
+    name: &'a str,
+    attempts: Vec<&'a Call>,
+}
+
+pub(crate) fn check(context: &Context<'_>, property: &Retries) -> Case {
+    let mut case = context.case_in(&property.window, "requests");
+    case.blame(property.link.to_string());
+    let spans = context.spans(&property.window);
+    let calls: Vec<&Call> = spans
+        .iter()
+        .flat_map(|span| context.calls_in(&property.link, *span))
+        .copied()
+        .collect();
+    let deadline = property.deadline.as_nanos() as u64;
+    let units = units(&calls, deadline, |call| {
+        call.key.as_deref().or(call.trace.as_deref())
+    });
+    case.n = units.len() as u64;
+    let attempts: usize = units.iter().map(|unit| unit.attempts.len()).sum();
+    if units.len() < REQUESTS_MIN {
+        case.blocked(Gap::new(
+            format!(
+                "only {} with a key entered {} {}, it takes {REQUESTS_MIN}",
+                text::count(case.n, "request"),
+                property.link,
+                window_name(&property.window)
+            ),
+            "declare `correlate:` on the link, raise `arrivals:`, or lengthen the window",
+        ));
+        return case;
+    }
+    if !calls.iter().any(|call| failed(call)) {
+        case.missing(Gap::new(
+            format!(
+                "no request on {} failed, so there was nothing to retry",
+                property.link
+            ),
+            "put a fault on this link",
+        ));
+    }
+    let ratio = attempts as f64 / units.len() as f64;
+    case.value = Some(format!("{ratio:.2}"));
+    case.measured = format!(
+        "{ratio:.2} attempts per request ({attempts} of {}) {}",
+        units.len(),
+        window_name(&property.window)
+    );
+    judge_ratio(&mut case, property, ratio);
+    judge_peak(&mut case, property, &units);
+    judge_attempts(&mut case, property, &units);
+    if property.attempts_at_most.is_some() {
+        judge_keyless(&mut case, property, &calls, deadline);
+    }
+    if property.jitter {
+        judge_jitter(&mut case, property, &units);
+    }
+    case
+}
+
+fn failed(call: &Call) -> bool {
+    call.end != CallEnd::Answered || call.status.is_some_and(|status| status >= 500)
+}
+
+/// Groups calls into units: those of one name, cut where the deadline of the first is over.
+fn units<'a>(
+    calls: &[&'a Call],
+    deadline: u64,
+    name: impl Fn(&'a Call) -> Option<&'a str>,
+) -> Vec<Unit<'a>> {
+    let mut by_name: BTreeMap<&str, Vec<&Call>> = BTreeMap::new();
+    for call in calls {
+        if let Some(name) = name(call) {
+            by_name.entry(name).or_default().push(call);
+        }
+    }
+    let mut units: Vec<Unit<'_>> = Vec::new();
+    for (name, mut attempts) in by_name {
+        attempts.sort_by_key(|call| call.at_ns);
+        let mut first = None;
+        for call in attempts {
+            match (first, units.last_mut()) {
+                (Some(first), Some(unit)) if call.at_ns < first + deadline => {
+                    unit.attempts.push(call);
+                }
+                _ => {
+                    first = Some(call.at_ns);
+                    let attempts = vec![call];
+                    units.push(Unit { name, attempts });
+                }
+            }
+        }
+    }
+    units
+}
+
+fn judge_ratio(case: &mut Case, property: &Retries, ratio: f64) {
+    let Some(limit) = property.amplification_at_most else {
+        return;
+    };
+    case.limit = Some(format!("{limit:.2}"));
+    case.margin = Some(format!("{:.2}", limit - ratio));
+    if ratio > limit {
+        let seen = std::mem::take(&mut case.measured);
+        case.violated(format!("{seen} on {}, limit {limit:.2}", property.link));
+        case.measured = seen;
+    }
+}
+
+fn judge_peak(case: &mut Case, property: &Retries, units: &[Unit<'_>]) {
+    let Some(limit) = property.peak_at_most else {
+        return;
+    };
+    let mut seconds: BTreeMap<u64, (u64, BTreeSet<usize>)> = BTreeMap::new();
+    for (index, unit) in units.iter().enumerate() {
+        for call in &unit.attempts {
+            let second = seconds.entry(call.at_ns / SECOND_NS).or_default();
+            second.0 += 1;
+            second.1.insert(index);
+        }
+    }
+    let busy = seconds.iter().filter(|(_, (n, _))| *n >= 10);
+    let peaks = busy.map(|(at, (n, units))| (*n as f64 / units.len() as f64, *at));
+    let peak = peaks.max_by(|a, b| a.0.total_cmp(&b.0));
+    if let Some((peak, at)) = peak.filter(|(peak, _)| *peak > limit) {
+        let origin = case.window.as_ref().map_or(0, |window| window.from_ns);
+        case.violated(format!(
+            "{peak:.2} attempts per request on {} in the second from {}, limit {limit:.2}",
+            property.link,
+            text::after(at * SECOND_NS, origin)
+        ));
+    }
+}
+
+fn judge_attempts(case: &mut Case, property: &Retries, units: &[Unit<'_>]) {
+    let Some(limit) = property.attempts_at_most else {
+        return;
+    };
+    let over: Vec<&Unit<'_>> = units
+        .iter()
+        .filter(|unit| unit.attempts.len() > limit as usize)
+        .collect();
+    if let Some(most) = over.iter().max_by_key(|unit| unit.attempts.len()) {
+        case.violated(format!(
+            "{} on {} took more than {limit} attempts, one took {}",
+            text::count(over.len() as u64, "request"),
+            property.link,
+            most.attempts.len()
+        ));
+    }
+    for unit in &over {
+        let text = format!("{} attempts", unit.attempts.len());
+        case.find(Status::Fail, Some(unit.attempts[0].at_ns), unit.name, text);
+    }
+    let final_answer = |call: &Call| {
+        matches!(call.status, Some(400..=499)) && !matches!(call.status, Some(408 | 425 | 429))
+    };
+    let repeated = |unit: &&Unit<'_>| {
+        let mut before = unit.attempts.iter().rev().skip(1);
+        before.any(|call| final_answer(call))
+    };
+    let after_4xx = units.iter().filter(repeated).count() as u64;
+    if after_4xx > 0 {
+        case.violated(format!(
+            "{} on {} tried again after an answer of 4xx",
+            text::count(after_4xx, "request"),
+            property.link
+        ));
+    }
+}
+
+/// A POST that is sent again within one trace and deadline carries the key that it had.
+fn judge_keyless(case: &mut Case, property: &Retries, calls: &[&Call], deadline: u64) {
+    let posts: Vec<&Call> = calls
+        .iter()
+        .filter(|call| call.method == "POST")
+        .copied()
+        .collect();
+    let mut bad = 0;
+    for unit in units(&posts, deadline, |call| call.trace.as_deref()) {
+        let mut by_route: BTreeMap<String, (u64, BTreeSet<Option<&str>>)> = BTreeMap::new();
+        for call in &unit.attempts {
+            let seen = by_route.entry(route(call)).or_default();
+            seen.0 += 1;
+            seen.1.insert(call.key.as_deref());
+        }
+        let again = |seen: &&(u64, BTreeSet<Option<&str>>)| {
+            seen.0 > 1 && (seen.1.contains(&None) || seen.1.len() > 1)
+        };
+        if by_route.values().any(|seen| again(&seen)) {
+            let at = Some(unit.attempts[0].at_ns);
+            case.find(Status::Fail, at, unit.name, "sent again without its key");
+            bad += 1;
+        }
+    }
+    if bad > 0 {
+        case.violated(format!(
+            "{} on {} sent a POST again without the key of the first",
+            text::count(bad, "trace"),
+            property.link
+        ));
+    }
+}
+
+/// Gaps between attempts differ: their coefficient of variation is above 0.1.
+fn judge_jitter(case: &mut Case, property: &Retries, units: &[Unit<'_>]) {
+    let pairs = units
+        .iter()
+        .flat_map(|unit| unit.attempts.windows(2).take(1));
+    let gap = |pair: &[&Call]| {
+        let from = pair[0].ended_ns.unwrap_or(pair[0].at_ns);
+        pair[1].at_ns.saturating_sub(from) as f64
+    };
+    let gaps: Vec<f64> = pairs.map(gap).collect();
+    if gaps.len() < REQUESTS_MIN {
+        case.missing(Gap::new(
+            format!(
+                "only {} to judge jitter by",
+                text::count(gaps.len() as u64, "retry")
+            ),
+            "make the fault longer, so that more requests are retried",
+        ));
+        return;
+    }
+    let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
+    let variance = gaps.iter().map(|it| (it - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
+    let variation = variance.sqrt() / mean.max(1.0);
+    if variation <= 0.1 {
+        case.violated(format!(
+            "retries on {} have no jitter: {} gaps of {}, varying by {}",
+            property.link,
+            gaps.len(),
+            text::span(mean as u64),
+            text::share(variation)
+        ));
+    }
+}

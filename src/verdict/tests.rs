@@ -1,0 +1,6 @@
+//! Every property: it passes, each reason to be inconclusive, each way to fail.
+
+mod algebra;
+mod links;
+mod operations;
+mod records;
