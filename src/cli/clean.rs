@@ -1,16 +1,21 @@
 //! `chaos clean`: clears what a killed run left.
 
-use std::path::PathBuf;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
-use crate::terminal::Environment;
+use anyhow::Context as _;
 
 use super::{Failure, Result, options};
+use crate::exit::Exit;
+use crate::run::leftovers::{Cleared, clear, unfinished};
+use crate::run::ports::Ports;
+use crate::terminal::Environment;
 
 /// Flags of `chaos clean`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct Args {
-    /// Only this run, instead of every run found under the report folder
+    /// Only this run, instead of every run found in the report folder
     #[arg(long, value_name = "DIR")]
     pub run_folder: Option<PathBuf>,
 
@@ -19,11 +24,46 @@ pub(super) struct Args {
 }
 
 const AFTER_HELP: &str = "\
-Every `chaos run` does this first; it is also safe while other runs are under way.
+Kills the processes of runs that were killed themselves and lets go of their ports; keeps their
+evidence. Every `chaos run` does this first. Runs under way are left alone.
 
 Example:
   chaos clean";
 
-pub(super) fn execute(_args: Args, _environment: &Environment) -> Result {
-    Err(Failure::not_supported("clean"))
+pub(super) fn execute(args: Args, environment: &Environment) -> Result {
+    let folders = match args.run_folder {
+        Some(folder) => vec![folder],
+        None => unfinished(&args.reports.report_dir)
+            .with_context(|| format!("cannot read `{}`", args.reports.report_dir.display()))
+            .map_err(Failure::not_carried_out)?,
+    };
+    let mut exit = Exit::Held;
+    for folder in folders {
+        let cleared = clear(&folder)
+            .with_context(|| format!("cannot clear `{}`", folder.display()))
+            .map_err(Failure::not_carried_out)?;
+        exit = exit.max(tell(&folder, &cleared));
+    }
+    let ports = Ports::new(&environment.temp_dir()).map_err(Failure::not_carried_out)?;
+    ports.clear_stale();
+    Ok(exit)
+}
+
+/// Says what was cleared, and how to exit.
+fn tell(folder: &Path, cleared: &Cleared) -> Exit {
+    let folder = folder.display();
+    let (text, exit) = match cleared {
+        Cleared::UnderWay => (format!("`{folder}` is under way: left alone"), Exit::Held),
+        Cleared::Processes(swept) if swept.left.is_empty() => (
+            format!("`{folder}` cleared: {} processes killed", swept.killed),
+            Exit::Held,
+        ),
+        Cleared::Processes(swept) => (
+            format!("`{folder}`: cannot kill {:?}", swept.left),
+            Exit::NotCarriedOut,
+        ),
+    };
+    // Nobody to tell when standard error is gone; the exit code still speaks.
+    let _ = writeln!(std::io::stderr(), "{text}");
+    exit
 }

@@ -2,6 +2,7 @@
 //!
 //! Wait for conditions with `support::eventually`, never for time; loopback and free ports only.
 
+mod keeper;
 mod outage;
 mod report;
 mod support;

@@ -1,0 +1,151 @@
+//! What a run that was killed leaves behind, and how it is found and cleared.
+//!
+//! A run holds a lock in its folder from its first effect to the end of its teardown, and removes
+//! it then. So a lock that nobody holds means a run that was killed; a held one means a run under
+//! way, which is left alone.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+
+use crate::keeper::{Swept, sweep};
+
+/// The lock's file in the run folder.
+const LOCK: &str = "run.lock";
+
+/// How long to wait for killed processes to be gone.
+const SWEEP_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Says that the run of this folder is under way, while it lives. Let it go at the very end of
+/// the teardown.
+#[derive(Debug)]
+pub struct RunLock {
+    path: PathBuf,
+    /// Locked; closing it lets go.
+    _file: File,
+}
+
+impl RunLock {
+    /// Takes the lock; `None` when the run is under way in another process.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be written.
+    pub fn take(run_folder: &Path) -> io::Result<Option<RunLock>> {
+        let path = run_folder.join(LOCK);
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            locked => locked
+                .map(|()| Some(RunLock { path, _file: file }))
+                .map_err(io::Error::from),
+        }
+    }
+}
+
+impl Drop for RunLock {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// The folders of runs that were killed, and perhaps of some under way.
+///
+/// # Errors
+///
+/// When the folder exists but cannot be read.
+pub fn unfinished(report_dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(report_dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut folders: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    // `latest` is a link to one of the others.
+    folders.retain(|folder| !folder.is_symlink() && folder.join(LOCK).exists());
+    folders.sort();
+    Ok(folders)
+}
+
+/// What clearing a run took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cleared {
+    /// The run is under way; nothing was touched.
+    UnderWay,
+    /// Its processes were killed. Its evidence stays.
+    Processes(Swept),
+}
+
+/// Clears what the run of this folder left: kills its processes. The folder's name is the run's
+/// id. Its lock stays when a process could not be killed, so that the next start tries again.
+///
+/// # Errors
+///
+/// When the folder cannot be used.
+pub fn clear(run_folder: &Path) -> io::Result<Cleared> {
+    let folder = run_folder.canonicalize()?;
+    let run_id = folder.file_name().and_then(|name| name.to_str());
+    let run_id = run_id.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidFilename))?;
+    let Some(lock) = RunLock::take(&folder)? else {
+        return Ok(Cleared::UnderWay);
+    };
+    let swept = sweep(run_id, SWEEP_DEADLINE);
+    if !swept.left.is_empty() {
+        // Unlocked when this process ends, but not removed.
+        std::mem::forget(lock);
+    }
+    Ok(Cleared::Processes(swept))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn run_under_way_is_left_alone_and_a_killed_one_is_cleared() {
+        let reports = tempfile::tempdir().expect("a folder");
+        let (killed, live) = (reports.path().join("killed"), reports.path().join("live"));
+        for folder in [&killed, &live, &reports.path().join("finished")] {
+            fs::create_dir(folder).expect("a folder");
+        }
+        fs::write(killed.join(LOCK), "").expect("written");
+        let lock = RunLock::take(&live).expect("writable").expect("free");
+
+        assert_eq!(
+            unfinished(reports.path()).expect("readable"),
+            [killed.clone(), live.clone()]
+        );
+        assert_eq!(clear(&live).expect("readable"), Cleared::UnderWay);
+        let nothing = Swept {
+            killed: 0,
+            left: Vec::new(),
+        };
+        assert_eq!(
+            clear(&killed).expect("readable"),
+            Cleared::Processes(nothing)
+        );
+        drop(lock);
+        assert_eq!(
+            unfinished(reports.path()).expect("readable"),
+            Vec::<PathBuf>::new()
+        );
+    }
+
+    #[test]
+    fn no_reports_yet_is_nothing_to_clear() {
+        let nowhere = Path::new("/nonexistent/reports");
+        assert_eq!(
+            unfinished(nowhere).expect("no error"),
+            Vec::<PathBuf>::new()
+        );
+    }
+}
