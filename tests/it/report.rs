@@ -49,7 +49,7 @@ fn page_is_one_small_file_that_loads_nothing() {
         let found = text.replace("src=x onerror", "").contains(loads);
         assert!(!found, "`{loads}` in the page");
     }
-    assert!(text.contains("default-src 'none'"));
+    assert!(text.contains("default-src &#39;none&#39;"));
 }
 
 #[test]
@@ -310,4 +310,13 @@ fn page_opens_from_disk_without_a_console_message() {
     }
     // The script ran: it gives each chart of the axis a cursor and a place for the keyboard.
     assert!(dom.contains("class=\"cursor\"") && dom.contains("tabindex=\"0\""));
+}
+
+/// Writes the page where `CHAOS_TEST_PAGE` says, to be looked at.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a test's switch, read at its entry")]
+fn page_can_be_kept_to_be_looked_at() {
+    if let Some(path) = std::env::var_os("CHAOS_TEST_PAGE") {
+        std::fs::write(path, page(&Outage::new())).unwrap();
+    }
 }
