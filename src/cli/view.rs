@@ -1,7 +1,12 @@
-//! `chaos view`: opens the report of a run.
+//! `chaos view`: says where the report of a run is, so that a click or a browser opens it.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 
+use anyhow::Context as _;
+
+use crate::evidence::folder::find;
+use crate::exit::Exit;
 use crate::terminal::Environment;
 
 use super::{Failure, Result, options};
@@ -19,9 +24,22 @@ pub(super) struct Args {
 }
 
 const AFTER_HELP: &str = "\
-Example:
-  chaos view latest";
+Prints the address of the report, which terminals make a link of.
 
-pub(super) fn execute(_args: Args, _environment: &Environment) -> Result {
-    Err(Failure::not_supported("view"))
+Examples:
+  chaos view latest
+  xdg-open \"$(chaos view)\"";
+
+pub(super) fn execute(args: Args, _environment: &Environment) -> Result {
+    let which = args.run.to_string_lossy();
+    let folder = find(&args.reports.report_dir, &which).map_err(Failure::usage)?;
+    let page = folder.join("report.html");
+    if !page.is_file() {
+        let why = format!("`{}` has no report; `chaos report` renders it", folder.display());
+        return Err(Failure::usage(anyhow::anyhow!(why)));
+    }
+    writeln!(std::io::stdout(), "file://{}", page.display())
+        .context("cannot write to standard output")
+        .map_err(Failure::not_carried_out)?;
+    Ok(Exit::Held)
 }

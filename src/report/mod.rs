@@ -55,7 +55,7 @@ impl<'r> Run<'r> {
     }
 
     /// From the first to the last event, s.
-    fn lasted_s(&self) -> f64 {
+    pub fn lasted_s(&self) -> f64 {
         match (self.evidence.events.first(), self.evidence.events.last()) {
             (Some(first), Some(last)) => last.at_ns.saturating_sub(first.at_ns) as f64 / 1e9,
             _ => 0.0,

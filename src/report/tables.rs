@@ -415,6 +415,17 @@ pub(super) fn honesty(run: &Run<'_>) -> Vec<Honesty> {
             _ => {}
         }
     }
+    rows.extend(run.evidence.damage.iter().map(|damage| Honesty {
+        what: "damage",
+        text: format!(
+            "{} left out of {}, the first at line {}: {}",
+            numbers::counted(damage.lines as usize, "line", "lines"),
+            damage.file,
+            damage.first_line,
+            damage.why
+        ),
+        doubt: true,
+    }));
     rows.push(sure("seed", run.plan.seed.to_string()));
     rows
 }

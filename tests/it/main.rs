@@ -4,6 +4,8 @@
 
 mod keeper;
 mod load;
+mod outage;
+mod report;
 mod support;
 mod tidy;
 mod toxiproxy;
