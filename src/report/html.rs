@@ -25,6 +25,9 @@ use crate::verdict::{Finding, Status, Verdict};
 const STYLE: &str = include_str!("../../templates/report.css");
 const SCRIPT: &str = include_str!("../../templates/report.js");
 
+/// Findings that a property shows before a reader asks for the others.
+const FINDINGS_SHOWN: usize = 8;
+
 #[derive(Template)]
 #[template(path = "report.html")]
 struct Page<'p> {
@@ -86,6 +89,8 @@ struct PropertyView<'p> {
     n: String,
     line: Option<String>,
     findings: Vec<FindingView<'p>>,
+    /// Those beyond the first few, shown on request.
+    findings_folded: Vec<FindingView<'p>>,
     open: bool,
 }
 
@@ -264,6 +269,12 @@ fn ended_why(run: &Run<'_>) -> Option<String> {
 fn properties<'p>(run: &'p Run<'p>, timeline: &Timeline) -> Vec<PropertyView<'p>> {
     let mut verdicts: Vec<&Verdict> = run.verdicts.verdicts.iter().collect();
     verdicts.sort_by_key(|verdict| std::cmp::Reverse(verdict.status));
+    let findings = |verdict: &'p Verdict, range: std::ops::Range<usize>| {
+        let shown = verdict.findings.iter().skip(range.start).take(range.len());
+        shown
+            .map(|finding| finding_view(timeline, finding))
+            .collect()
+    };
     let view = |verdict: &'p Verdict| PropertyView {
         verdict,
         status: StatusView::of(verdict.status),
@@ -278,11 +289,8 @@ fn properties<'p>(run: &'p Run<'p>, timeline: &Timeline) -> Vec<PropertyView<'p>
         }),
         n: format!("{} {}", numbers::count(verdict.n), verdict.n_of),
         line: run.line(&verdict.source).map(|line| line.trim().to_owned()),
-        findings: verdict
-            .findings
-            .iter()
-            .map(|finding| finding_view(timeline, finding))
-            .collect(),
+        findings: findings(verdict, 0..FINDINGS_SHOWN),
+        findings_folded: findings(verdict, FINDINGS_SHOWN..usize::MAX),
         open: false,
     };
     let mut views: Vec<PropertyView<'p>> = verdicts.into_iter().map(view).collect();

@@ -202,11 +202,7 @@ impl Canvas<'_> {
                 )
             });
             let bars = bars.collect();
-            let note = if quiet {
-                " (no change of state claimed)"
-            } else {
-                ""
-            };
+            let note = if quiet { " (quiet)" } else { "" };
             lanes.push(Lane {
                 name: format!("breaker {link}{note}"),
                 bars,

@@ -207,7 +207,7 @@ fn cells(seconds: f64, found: &InWindow, base: Option<(f64, &InWindow)>) -> Vec<
             head,
             text: value.map_or("–".into(), numbers::duration),
             delta: factor.map_or(String::new(), |factor| {
-                format!("×{}", numbers::digits(factor))
+                format!("×{}", numbers::digits((factor * 100.0).round() / 100.0))
             }),
             // Worse than recovery's own band: half as much again and 50 ms.
             worse: value
