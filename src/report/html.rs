@@ -13,9 +13,10 @@ use base64::Engine as _;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use super::faults::{self, FaultCard};
 use super::sections::{Canvas, Chart, OperationCharts, quantile_names};
 use super::svg::Axis;
-use super::tables::{self, EventRow, FaultCard, Honesty, SourceRow, WindowTable};
+use super::tables::{self, EventRow, Honesty, SourceRow, WindowTable};
 use super::timeline::Timeline;
 use super::{ReportError, Run, numbers};
 use crate::evidence::StopReason;
@@ -153,7 +154,7 @@ fn page<'p>(run: &'p Run<'p>, canvas: &Canvas<'_>) -> Page<'p> {
         spectrum: canvas.spectrum(),
         tables: tables::windows(run, timeline),
         quantiles: quantile_names(),
-        faults: tables::faults(run, timeline),
+        faults: faults::cards(run, timeline),
         honesty: tables::honesty(run),
         not_exercised: tables::not_exercised(run, timeline),
         sources: tables::sources(run),
@@ -210,7 +211,7 @@ fn headline(run: &Run<'_>) -> String {
 
 /// What happened, in one sentence.
 fn sentence(run: &Run<'_>, timeline: &Timeline) -> String {
-    let faults: Vec<String> = timeline
+    let seen: Vec<String> = timeline
         .faults
         .iter()
         .take(4)
@@ -218,7 +219,7 @@ fn sentence(run: &Run<'_>, timeline: &Timeline) -> String {
             let what = run
                 .plan
                 .fault(&fault.fault)
-                .map_or(String::new(), tables::fault_words);
+                .map_or(String::new(), faults::fault_words);
             format!(
                 "{what} for {} ({})",
                 numbers::seconds(fault.span.seconds()),
@@ -232,10 +233,10 @@ fn sentence(run: &Run<'_>, timeline: &Timeline) -> String {
     };
     let issued = run.evidence.operations.len();
     let operations = numbers::counted(issued, "operation", "operations");
-    if faults.is_empty() {
+    if seen.is_empty() {
         format!("{operations}, and no fault was on.")
     } else {
-        format!("{operations} while {}{more}.", faults.join("; "))
+        format!("{operations} while {}{more}.", seen.join("; "))
     }
 }
 
