@@ -4,6 +4,8 @@
 //! The browser's part needs `CHAOS_TEST_CHROMIUM=/path/to/chromium`; without it those tests say
 //! that they were skipped.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is the finding")]
+
 use std::path::{Path, PathBuf};
 
 use chaos_harness::display::{Display, Ending, Options};
