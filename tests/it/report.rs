@@ -4,7 +4,10 @@
 //! The browser's part needs `CHAOS_TEST_CHROMIUM=/path/to/chromium`; without it those tests say
 //! that they were skipped.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is the finding")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests: a panic is the finding"
+)]
 
 use std::path::{Path, PathBuf};
 
@@ -241,6 +244,7 @@ fn interrupted_run_says_that_it_did_not_come_to_its_end() {
 }
 
 /// The page in a folder of its own, and the browser to look at it with.
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 fn in_browser() -> Option<(PathBuf, tempfile::TempDir, PathBuf)> {
     let chromium = browser();
     if chromium.is_none() {
