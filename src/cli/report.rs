@@ -44,7 +44,9 @@ Examples:
 
 pub(super) fn execute(args: Args, environment: &Environment) -> Result {
     if args.with.is_some() {
-        return Err(Failure::usage(anyhow::anyhow!("`--with` is not supported yet")));
+        return Err(Failure::usage(anyhow::anyhow!(
+            "`--with` is not supported yet"
+        )));
     }
     let which = args.run.to_string_lossy();
     let path = find(&args.reports.report_dir, &which).map_err(Failure::usage)?;
@@ -53,7 +55,12 @@ pub(super) fn execute(args: Args, environment: &Environment) -> Result {
     let evidence = Evidence::read(&path).map_err(Failure::not_carried_out)?;
     let verdicts = judge(&plan, &evidence);
     let files = files(&path, &plan);
-    let run = Run { plan: &plan, evidence: &evidence, verdicts: &verdicts, files: &files };
+    let run = Run {
+        plan: &plan,
+        evidence: &evidence,
+        verdicts: &verdicts,
+        files: &files,
+    };
     write(&folder, &run, &args.outputs).map_err(Failure::not_carried_out)?;
     let exit = exit(&verdicts, args.outputs.inconclusive);
     let shown = args.reports.report_dir.join(folder.run_id());
@@ -65,12 +72,18 @@ pub(super) fn execute(args: Args, environment: &Environment) -> Result {
 
 /// The copies of the user's files in a run folder, by the names that the plan uses.
 pub(super) fn files(folder: &Path, plan: &Plan) -> BTreeMap<String, String> {
-    let copies = [(&plan.scenario_file, "scenario.yaml"), (&plan.system_file, "system.yaml")];
+    let copies = [
+        (&plan.scenario_file, "scenario.yaml"),
+        (&plan.system_file, "system.yaml"),
+    ];
     copies
         .into_iter()
         // A copy that cannot be read costs the report a line of context, nothing else.
         .filter_map(|(name, copy)| {
-            Some((name.clone(), std::fs::read_to_string(folder.join(copy)).ok()?))
+            Some((
+                name.clone(),
+                std::fs::read_to_string(folder.join(copy)).ok()?,
+            ))
         })
         .collect()
 }
@@ -99,7 +112,9 @@ pub(super) fn write(
 
 fn save(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     if path == Path::new("-") {
-        return std::io::stdout().write_all(bytes).context("cannot write to standard output");
+        return std::io::stdout()
+            .write_all(bytes)
+            .context("cannot write to standard output");
     }
     std::fs::write(path, bytes).with_context(|| format!("cannot write `{}`", path.display()))
 }

@@ -35,7 +35,10 @@ pub(super) fn execute(args: Args, _environment: &Environment) -> Result {
     let folder = find(&args.reports.report_dir, &which).map_err(Failure::usage)?;
     let page = folder.join("report.html");
     if !page.is_file() {
-        let why = format!("`{}` has no report; `chaos report` renders it", folder.display());
+        let why = format!(
+            "`{}` has no report; `chaos report` renders it",
+            folder.display()
+        );
         return Err(Failure::usage(anyhow::anyhow!(why)));
     }
     writeln!(std::io::stdout(), "file://{}", page.display())

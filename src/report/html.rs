@@ -13,9 +13,10 @@ use base64::Engine as _;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use super::faults::{self, FaultCard};
 use super::sections::{Canvas, Chart, OperationCharts, quantile_names};
 use super::svg::Axis;
-use super::tables::{self, EventRow, FaultCard, Honesty, SourceRow, WindowTable};
+use super::tables::{self, EventRow, Honesty, SourceRow, WindowTable};
 use super::timeline::Timeline;
 use super::{ReportError, Run, numbers};
 use crate::evidence::StopReason;
@@ -24,6 +25,9 @@ use crate::verdict::{Finding, Status, Verdict};
 
 const STYLE: &str = include_str!("../../templates/report.css");
 const SCRIPT: &str = include_str!("../../templates/report.js");
+
+/// Findings that a property shows before a reader asks for the others.
+const FINDINGS_SHOWN: usize = 8;
 
 #[derive(Template)]
 #[template(path = "report.html")]
@@ -86,6 +90,8 @@ struct PropertyView<'p> {
     n: String,
     line: Option<String>,
     findings: Vec<FindingView<'p>>,
+    /// Those beyond the first few, shown on request.
+    findings_folded: Vec<FindingView<'p>>,
     open: bool,
 }
 
@@ -148,7 +154,7 @@ fn page<'p>(run: &'p Run<'p>, canvas: &Canvas<'_>) -> Page<'p> {
         spectrum: canvas.spectrum(),
         tables: tables::windows(run, timeline),
         quantiles: quantile_names(),
-        faults: tables::faults(run, timeline),
+        faults: faults::cards(run, timeline),
         honesty: tables::honesty(run),
         not_exercised: tables::not_exercised(run, timeline),
         sources: tables::sources(run),
@@ -205,7 +211,7 @@ fn headline(run: &Run<'_>) -> String {
 
 /// What happened, in one sentence.
 fn sentence(run: &Run<'_>, timeline: &Timeline) -> String {
-    let faults: Vec<String> = timeline
+    let seen: Vec<String> = timeline
         .faults
         .iter()
         .take(4)
@@ -213,7 +219,7 @@ fn sentence(run: &Run<'_>, timeline: &Timeline) -> String {
             let what = run
                 .plan
                 .fault(&fault.fault)
-                .map_or(String::new(), tables::fault_words);
+                .map_or(String::new(), faults::fault_words);
             format!(
                 "{what} for {} ({})",
                 numbers::seconds(fault.span.seconds()),
@@ -227,10 +233,10 @@ fn sentence(run: &Run<'_>, timeline: &Timeline) -> String {
     };
     let issued = run.evidence.operations.len();
     let operations = numbers::counted(issued, "operation", "operations");
-    if faults.is_empty() {
+    if seen.is_empty() {
         format!("{operations}, and no fault was on.")
     } else {
-        format!("{operations} while {}{more}.", faults.join("; "))
+        format!("{operations} while {}{more}.", seen.join("; "))
     }
 }
 
@@ -264,6 +270,12 @@ fn ended_why(run: &Run<'_>) -> Option<String> {
 fn properties<'p>(run: &'p Run<'p>, timeline: &Timeline) -> Vec<PropertyView<'p>> {
     let mut verdicts: Vec<&Verdict> = run.verdicts.verdicts.iter().collect();
     verdicts.sort_by_key(|verdict| std::cmp::Reverse(verdict.status));
+    let findings = |verdict: &'p Verdict, range: std::ops::Range<usize>| {
+        let shown = verdict.findings.iter().skip(range.start).take(range.len());
+        shown
+            .map(|finding| finding_view(timeline, finding))
+            .collect()
+    };
     let view = |verdict: &'p Verdict| PropertyView {
         verdict,
         status: StatusView::of(verdict.status),
@@ -278,11 +290,8 @@ fn properties<'p>(run: &'p Run<'p>, timeline: &Timeline) -> Vec<PropertyView<'p>
         }),
         n: format!("{} {}", numbers::count(verdict.n), verdict.n_of),
         line: run.line(&verdict.source).map(|line| line.trim().to_owned()),
-        findings: verdict
-            .findings
-            .iter()
-            .map(|finding| finding_view(timeline, finding))
-            .collect(),
+        findings: findings(verdict, 0..FINDINGS_SHOWN),
+        findings_folded: findings(verdict, FINDINGS_SHOWN..usize::MAX),
         open: false,
     };
     let mut views: Vec<PropertyView<'p>> = verdicts.into_iter().map(view).collect();

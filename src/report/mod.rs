@@ -6,6 +6,7 @@
 //! A new format is a new file and a line in [`FORMATS`]. Read next: [`outcome`] (for machines),
 //! [`html`] (for people; [`timeline`], [`measure`] and [`svg`] are its parts), then `display/`.
 
+mod faults;
 pub mod html;
 pub mod junit;
 mod measure;

@@ -136,7 +136,7 @@ impl Canvas<'_> {
         }
         for fault in &timeline.faults {
             let planned = run.plan.fault(&fault.fault);
-            let what = planned.map_or(String::new(), |p| super::tables::fault_words(p));
+            let what = planned.map_or(String::new(), super::faults::fault_words);
             let name = format!("{}: {what}", fault.fault);
             let title = format!("{name}, {}", span(fault.span.from_ns, fault.span.to_ns));
             let (from, to) = (share(fault.span.from_ns), share(fault.span.to_ns));
@@ -202,11 +202,7 @@ impl Canvas<'_> {
                 )
             });
             let bars = bars.collect();
-            let note = if quiet {
-                " (no change of state claimed)"
-            } else {
-                ""
-            };
+            let note = if quiet { " (quiet)" } else { "" };
             lanes.push(Lane {
                 name: format!("breaker {link}{note}"),
                 bars,

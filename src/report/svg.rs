@@ -426,7 +426,7 @@ pub(super) fn lanes(axis: &Axis, lanes: &[Lane], label: &str) -> String {
         let top = n as f64 * LANE + NAME + 2.0;
         let _ = write!(
             texts,
-            r#"<text class="lane" x="0" y="{:.1}">{}</text>"#,
+            r#"<text class="lane" x="-46" y="{:.1}">{}</text>"#,
             top - 3.0,
             escape(&lane.name)
         );

@@ -1,84 +1,17 @@
-//! The tables of the report: windows, faults, honesty, process events. Plain texts; the template
+//! The tables of the report: windows, honesty, process events. Plain texts; the template
 //! escapes them.
 
 use super::Run;
 use super::measure::{InWindow, OUTCOMES, QUANTILES, quantile};
 use super::numbers;
-use super::timeline::{self, FaultSpan, Span, Timeline};
+use super::timeline::{Span, Timeline};
 use crate::evidence::events::LoadSummary;
 use crate::evidence::{Event, Stamped};
-use crate::plan::fault::Down;
 use crate::plan::quantity::duration_text;
-use crate::plan::{
-    Direction, FaultEffect, FaultPlan, LinkEffect, LoadModel, OperationName, ProcessEffect,
-};
+use crate::plan::{LoadModel, OperationName};
 
 /// Most rows of the list of events; the rest is counted.
 const EVENTS_MAX: usize = 300;
-
-/// What a fault does and to what: `replies dropped on payments -> psp`.
-pub(super) fn fault_words(fault: &FaultPlan) -> String {
-    let targets = fault.effect.targets().join(", ");
-    match &fault.effect {
-        FaultEffect::Process { effect, .. } => format!("{targets} {}", process_words(effect)),
-        FaultEffect::Link {
-            direction, effect, ..
-        } => {
-            format!("{} on {targets}", link_words(*direction, effect))
-        }
-    }
-}
-
-fn process_words(effect: &ProcessEffect) -> String {
-    match effect {
-        ProcessEffect::Kill { down_for } => {
-            format!("killed, down for {}", duration_text(*down_for))
-        }
-        ProcessEffect::Stop => "stopped".into(),
-        ProcessEffect::Pause => "paused".into(),
-        ProcessEffect::Restart { signal, down_for } => {
-            format!(
-                "restarted by {signal}, down for {}",
-                duration_text(*down_for)
-            )
-        }
-    }
-}
-
-fn link_words(direction: Direction, effect: &LinkEffect) -> String {
-    let what = match direction {
-        Direction::Request => "requests",
-        Direction::Response => "replies",
-        Direction::Both => "requests and replies",
-    };
-    match effect {
-        LinkEffect::Latency { latency, .. } => format!("{what} {} late", duration_text(*latency)),
-        LinkEffect::Stall => format!("{what} held"),
-        LinkEffect::Blackhole => format!("{what} dropped"),
-        LinkEffect::Bandwidth { bytes_per_s } => {
-            format!("{what} at {}/s", numbers::bytes(*bytes_per_s))
-        }
-        LinkEffect::SlowClose { delay } => format!("closes {} late", duration_text(*delay)),
-        LinkEffect::ResetPeer { after } => {
-            format!("connections reset after {}", duration_text(*after))
-        }
-        LinkEffect::Slicer { average_size, .. } => {
-            format!("{what} in pieces of {}", numbers::bytes(*average_size))
-        }
-        LinkEffect::LimitData { bytes } => {
-            format!("{what} cut after {}", numbers::bytes(*bytes))
-        }
-        LinkEffect::Reset => "connections reset".into(),
-        LinkEffect::Down { how: Down::Refuse } => "connections refused".into(),
-        LinkEffect::Down { how: Down::Reset } => "connections reset".into(),
-        LinkEffect::Toxic { kind, toxicity, .. } => {
-            format!(
-                "toxic {kind} on {what} of {} of connections",
-                numbers::percent(*toxicity)
-            )
-        }
-    }
-}
 
 /// A cell of the window table.
 #[derive(Clone, Debug)]
@@ -207,7 +140,7 @@ fn cells(seconds: f64, found: &InWindow, base: Option<(f64, &InWindow)>) -> Vec<
             head,
             text: value.map_or("–".into(), numbers::duration),
             delta: factor.map_or(String::new(), |factor| {
-                format!("×{}", numbers::digits(factor))
+                format!("×{}", numbers::digits((factor * 100.0).round() / 100.0))
             }),
             // Worse than recovery's own band: half as much again and 50 ms.
             worse: value
@@ -231,126 +164,6 @@ fn outcome_mix(found: &InWindow) -> String {
     } else {
         String::new()
     }
-}
-
-/// A fault as it happened.
-#[derive(Clone, Debug)]
-pub(super) struct FaultCard {
-    pub(super) name: String,
-    pub(super) what: String,
-    pub(super) place: String,
-    /// Term and what it came to.
-    pub(super) facts: Vec<(&'static str, String)>,
-}
-
-pub(super) fn faults(run: &Run<'_>, timeline: &Timeline) -> Vec<FaultCard> {
-    let seen = timeline
-        .faults
-        .iter()
-        .map(|fault| fault_card(run, timeline, fault));
-    let missed = run.plan.faults.iter().filter(|planned| {
-        !timeline
-            .faults
-            .iter()
-            .any(|fault| fault.fault == planned.name)
-    });
-    let missed = missed.map(|planned| FaultCard {
-        name: planned.name.to_string(),
-        what: fault_words(planned),
-        place: planned.source.to_string(),
-        facts: vec![("happened", "no: it was never confirmed".into())],
-    });
-    seen.chain(missed).collect()
-}
-
-fn fault_card(run: &Run<'_>, timeline: &Timeline, fault: &FaultSpan) -> FaultCard {
-    let planned = run.plan.fault(&fault.fault);
-    let at = |ns| numbers::offset(timeline.offset_s(ns));
-    let Span { from_ns, to_ns, .. } = fault.span;
-    let lag = |asked: u64, seen: u64| numbers::duration(seen.saturating_sub(asked));
-    let mut facts = vec![(
-        "on",
-        format!(
-            "{}, confirmed in {}: {}",
-            at(from_ns),
-            lag(fault.asked_ns, from_ns),
-            fault.detail
-        ),
-    )];
-    match fault.lift_asked_ns {
-        Some(asked) => facts.push((
-            "off",
-            format!("{}, confirmed in {}", at(to_ns), lag(asked, to_ns)),
-        )),
-        None => facts.push(("off", "not seen to be lifted".into())),
-    }
-    facts.push(("lasted", numbers::seconds(fault.span.seconds())));
-    for bite in &fault.bites {
-        let link = bite
-            .link
-            .as_ref()
-            .map_or(String::new(), |link| format!("{link}: "));
-        facts.push((
-            "bit",
-            format!(
-                "{link}{} requests on {} connections, {} dropped, {} delayed, {} closed",
-                numbers::count(bite.requests),
-                numbers::count(bite.connections),
-                numbers::bytes(bite.bytes_dropped),
-                numbers::bytes(bite.bytes_delayed),
-                numbers::count(bite.closed),
-            ),
-        ));
-    }
-    facts.extend(detected(run, timeline, fault));
-    FaultCard {
-        name: fault.fault.to_string(),
-        what: planned.map_or(String::new(), fault_words),
-        place: planned.map_or(String::new(), |planned| planned.source.to_string()),
-        facts,
-    }
-}
-
-/// When the fault was first felt and noticed, and when its breakers closed again.
-fn detected(run: &Run<'_>, timeline: &Timeline, fault: &FaultSpan) -> Vec<(&'static str, String)> {
-    let Span { from_ns, to_ns, .. } = fault.span;
-    let mut facts = Vec::new();
-    let felt = run
-        .evidence
-        .operations
-        .iter()
-        .filter(|operation| fault.span.has_touched(operation) && operation.error.is_some())
-        .min_by_key(|operation| operation.ended_ns);
-    if let Some(first) = felt {
-        let after = numbers::seconds(first.ended_ns.saturating_sub(from_ns) as f64 / 1e9);
-        let error = first.error.as_deref().unwrap_or("error");
-        facts.push((
-            "first error",
-            format!("after {after}: {error} of {}", first.op),
-        ));
-    }
-    for (link, states) in timeline::breakers(run.plan, run.evidence, timeline) {
-        let opened = states.iter().find(|claimed| {
-            claimed.state == "OPEN" && (from_ns..=to_ns).contains(&claimed.from_ns)
-        });
-        let Some(opened) = opened else { continue };
-        let after = numbers::seconds(opened.from_ns.saturating_sub(from_ns) as f64 / 1e9);
-        facts.push(("detected", format!("breaker {link} opened after {after}")));
-        let closed = states
-            .iter()
-            .find(|claimed| claimed.state == "CLOSED" && claimed.from_ns >= to_ns);
-        facts.push(match closed {
-            Some(closed) => {
-                let after = numbers::seconds((closed.from_ns - to_ns) as f64 / 1e9);
-                (
-                    "recovered",
-                    format!("breaker {link} closed {after} after the fault"),
-                )
-            }
-            None => ("recovered", format!("breaker {link} was not seen to close")),
-        });
-    }
-    facts
 }
 
 /// A statement about how far the numbers can be trusted.

@@ -4,6 +4,11 @@
 //! The browser's part needs `CHAOS_TEST_CHROMIUM=/path/to/chromium`; without it those tests say
 //! that they were skipped.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests: a panic is the finding"
+)]
+
 use std::path::{Path, PathBuf};
 
 use chaos_harness::display::{Display, Ending, Options};
@@ -239,6 +244,7 @@ fn interrupted_run_says_that_it_did_not_come_to_its_end() {
 }
 
 /// The page in a folder of its own, and the browser to look at it with.
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 fn in_browser() -> Option<(PathBuf, tempfile::TempDir, PathBuf)> {
     let chromium = browser();
     if chromium.is_none() {
@@ -312,9 +318,44 @@ fn page_opens_from_disk_without_a_console_message() {
     assert!(dom.contains("class=\"cursor\"") && dom.contains("tabindex=\"0\""));
 }
 
+/// A page around the report, 380 px wide, whose script writes what it finds into its body.
+const OUTER: &str = r#"<!doctype html><body><iframe src="report.html" width="380" height="900"></iframe>
+<script>
+onload = () => {
+  const page = document.querySelector("iframe").contentDocument;
+  const first = page.querySelector("details.property");
+  const was = first.open;
+  first.querySelector("summary").click();
+  const clicked = first.open !== was;
+  const root = page.documentElement;
+  const focus = [...page.querySelectorAll("summary")].every((s) => (s.focus(), page.activeElement === s || !s.checkVisibility()));
+  page.querySelectorAll("details").forEach((part) => { part.open = true; });
+  document.body.append(`clicked ${clicked} focus ${focus} over ${root.scrollWidth - root.clientWidth}`);
+};
+</script>"#;
+
+#[test]
+fn evidence_opens_by_click_and_nothing_scrolls_sideways_at_380_px() {
+    let Some((chromium, folder, file)) = in_browser() else {
+        return;
+    };
+    let outer = file.with_file_name("outer.html");
+    std::fs::write(&outer, OUTER).unwrap();
+    let url = format!("file://{}", outer.display());
+    let more = ["--dump-dom", "--allow-file-access-from-files"];
+    let (dom, log) = look(&chromium, folder.path(), &url, &more);
+    assert!(
+        dom.contains("clicked true focus true over 0"),
+        "{dom}\n{log}"
+    );
+}
+
 /// Writes the page where `CHAOS_TEST_PAGE` says, to be looked at.
 #[test]
-#[expect(clippy::disallowed_methods, reason = "a test's switch, read at its entry")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test's switch, read at its entry"
+)]
 fn page_can_be_kept_to_be_looked_at() {
     if let Some(path) = std::env::var_os("CHAOS_TEST_PAGE") {
         std::fs::write(path, page(&Outage::new())).unwrap();
