@@ -10,16 +10,15 @@ use tokio::sync::{Mutex, mpsc};
 
 use crate::display::{self, Display, Ending};
 use crate::evidence::folder::{FolderError, RunFolder};
-use crate::evidence::{Event, RunClock, Stamped, StopReason};
+use crate::evidence::{Event, RunClock};
 use crate::exit::Exit;
 use crate::plan::Plan;
-use crate::run::journal::{DISPLAY_QUEUE, Journal};
+use crate::run::journal::{DISPLAY_QUEUE, Journal, Shown};
 use crate::run::leftovers::{self, RunLock};
 use crate::run::ports::Ports;
 use crate::run::shutdown::Shutdown;
 use crate::run::{self, Ended};
 use crate::terminal::Environment;
-use crate::verdict::Status;
 
 use super::options::OnInconclusive;
 use super::planning::{self, Planned};
@@ -67,10 +66,14 @@ SIGUSR1 prints the current state of the run.";
 
 pub(super) fn execute(args: Args, environment: &Environment) -> Result {
     if args.keep_running {
-        return Err(Failure::usage(anyhow!("`--keep-running` is not supported yet")));
+        return Err(Failure::usage(anyhow!(
+            "`--keep-running` is not supported yet"
+        )));
     }
     if args.changes.toxiproxy.is_some() {
-        return Err(Failure::usage(anyhow!("`--toxiproxy` is not supported yet")));
+        return Err(Failure::usage(anyhow!(
+            "`--toxiproxy` is not supported yet"
+        )));
     }
     // Everything is checked before anything is started.
     let planned = planning::plan_all(&args.scenarios, &args.changes, environment)?;
@@ -127,16 +130,16 @@ async fn run_one(
     let reports = std::path::absolute(&args.reports.report_dir)
         .context("find the report folder")
         .map_err(Failure::not_carried_out)?;
-    let folder = RunFolder::create(&reports, clock.origin_wall_ms)
-        .map_err(Failure::not_carried_out)?;
+    let folder =
+        RunFolder::create(&reports, clock.origin_wall_ms).map_err(Failure::not_carried_out)?;
     super::bug::set_run_folder(Some(folder.path().to_owned()));
     let _lock = RunLock::take(folder.path())
         .context("lock the run folder")
         .map_err(Failure::not_carried_out)?;
     let plan = Arc::new(planned.plan);
     let shown = args.reports.report_dir.join(folder.run_id());
-    let (journal, events) = open_journal(&folder, clock, &plan, &planned.texts)
-        .map_err(Failure::not_carried_out)?;
+    let (journal, events) =
+        open_journal(&folder, clock, &plan, &planned.texts).map_err(Failure::not_carried_out)?;
     let display = Display::new(&plan, display_options(args, environment, &shown), stderr());
     let displaying = tokio::spawn(show_events(display, events, show, clock));
 
@@ -146,11 +149,29 @@ async fn run_one(
         data: folder.path().join("data"),
         token: format!("{:032x}", rand::random::<u128>()),
     };
-    let ended = run::execute(Arc::clone(&plan), options, &folder, Arc::clone(&journal), shutdown).await;
+    let ended = run::execute(
+        Arc::clone(&plan),
+        options,
+        &folder,
+        Arc::clone(&journal),
+        shutdown,
+    )
+    .await;
     // The display ends when nobody can tell it anything any more.
     drop(journal);
-    let display = displaying.await.context("show the run").map_err(Failure::not_carried_out)?;
-    finish(&folder, &plan, &planned.texts, &ended, args, &shown, display)
+    let display = displaying
+        .await
+        .context("show the run")
+        .map_err(Failure::not_carried_out)?;
+    finish(
+        &folder,
+        &plan,
+        &planned.texts,
+        &ended,
+        args,
+        &shown,
+        display,
+    )
 }
 
 /// Judges, renders, and says how it ended.
@@ -163,9 +184,9 @@ fn finish(
     shown: &Path,
     mut display: Display<Stderr>,
 ) -> Result {
-    let judged = rendering::judge_and_render(folder, plan, texts, &args.outputs)?;
+    let judged = rendering::judge_and_render(folder, "", plan, texts, &args.outputs)?;
     folder.point_latest().map_err(Failure::not_carried_out)?;
-    let exit = exit_of(ended, judged.verdicts.status(), &args.outputs);
+    let exit = rendering::exit_of(&judged.verdicts, args.outputs.inconclusive);
     let ending = Ending {
         lasted: judged.lasted,
         exit_code: exit.code(),
@@ -175,27 +196,17 @@ fn finish(
     // Nobody is left to tell when standard error is gone; the exit code still speaks.
     let _ = display.finish(&judged.verdicts, &ending);
     if let Some(error) = &ended.error {
-        let help = error.help.as_ref().map(|help| format!("\n  help: {help}")).unwrap_or_default();
-        return Err(Failure { exit, error: anyhow!("{error}{help}") });
+        let help = error
+            .help
+            .as_ref()
+            .map(|help| format!("\n  help: {help}"))
+            .unwrap_or_default();
+        return Err(Failure {
+            exit,
+            error: anyhow!("{error}{help}"),
+        });
     }
     Ok(exit)
-}
-
-/// The exit of one run.
-fn exit_of(ended: &Ended, status: Status, outputs: &options::Outputs) -> Exit {
-    match ended.reason {
-        StopReason::Interrupt | StopReason::SecondInterrupt => Exit::Interrupted,
-        StopReason::Terminate | StopReason::SecondTerminate => Exit::Terminated,
-        // A violated property is never hidden by what went wrong later.
-        StopReason::Failed if status == Status::Fail => Exit::Violated,
-        StopReason::Failed => Exit::NotCarriedOut,
-        StopReason::Finished => match status {
-            Status::Pass => Exit::Held,
-            Status::Fail => Exit::Violated,
-            Status::Inconclusive if outputs.inconclusive == OnInconclusive::Warn => Exit::Held,
-            Status::Inconclusive => Exit::Inconclusive,
-        },
-    }
 }
 
 fn open_journal(
@@ -203,9 +214,15 @@ fn open_journal(
     clock: RunClock,
     plan: &Plan,
     texts: &BTreeMap<String, String>,
-) -> std::result::Result<(Arc<Journal>, mpsc::Receiver<Stamped>), FolderError> {
-    for (name, file) in [("scenario.yaml", &plan.scenario_file), ("system.yaml", &plan.system_file)] {
-        folder.write(name, texts.get(file).map_or(&[][..], |text| text.as_bytes()))?;
+) -> std::result::Result<(Arc<Journal>, mpsc::Receiver<Shown>), FolderError> {
+    for (name, file) in [
+        ("scenario.yaml", &plan.scenario_file),
+        ("system.yaml", &plan.system_file),
+    ] {
+        folder.write(
+            name,
+            texts.get(file).map_or(&[][..], |text| text.as_bytes()),
+        )?;
     }
     folder.write_plan(plan)?;
     let (sender, events) = mpsc::channel(DISPLAY_QUEUE);
@@ -241,7 +258,7 @@ fn display_options(args: &Args, environment: &Environment, shown: &Path) -> disp
 
 async fn show_events(
     mut display: Display<Stderr>,
-    mut events: mpsc::Receiver<Stamped>,
+    mut events: mpsc::Receiver<Shown>,
     show: Arc<Mutex<mpsc::Receiver<()>>>,
     clock: RunClock,
 ) -> Display<Stderr> {
@@ -250,7 +267,8 @@ async fn show_events(
         // Nobody is left to tell when standard error is gone; the run goes on.
         let _ = tokio::select! {
             event = events.recv() => match event {
-                Some(event) => display.on_event(&event),
+                Some(Shown::Event(event)) => display.on_event(&event),
+                Some(Shown::Record(record)) => display.on_record(&record),
                 None => return display,
             },
             Some(()) = show.recv() => display.print_state(clock.now_ns()),
@@ -262,6 +280,11 @@ async fn show_events(
 fn inherited(environment: &Environment) -> BTreeMap<String, String> {
     ["PATH", "HOME", "LANG", "TZ"]
         .into_iter()
-        .filter_map(|name| Some((name.to_owned(), environment.variable(name)?.to_str()?.to_owned())))
+        .filter_map(|name| {
+            Some((
+                name.to_owned(),
+                environment.variable(name)?.to_str()?.to_owned(),
+            ))
+        })
         .collect()
 }

@@ -13,6 +13,15 @@ use crate::evidence::{Event, Record, RunClock, Stamped};
 /// Events that may wait for the display before it misses some.
 pub const DISPLAY_QUEUE: usize = 4096;
 
+/// What the display is told.
+#[derive(Clone, Debug)]
+pub enum Shown {
+    /// Every event.
+    Event(Stamped),
+    /// Claimed breaker states, which show in the live block.
+    Record(Record),
+}
+
 /// See the module.
 pub struct Journal {
     clock: RunClock,
@@ -23,7 +32,7 @@ pub struct Journal {
 struct Inner {
     events: EventWriter,
     records: RecordWriter,
-    display: mpsc::Sender<Stamped>,
+    display: mpsc::Sender<Shown>,
 }
 
 impl Journal {
@@ -31,10 +40,18 @@ impl Journal {
     pub fn open(
         folder: &RunFolder,
         clock: RunClock,
-        display: mpsc::Sender<Stamped>,
+        display: mpsc::Sender<Shown>,
     ) -> Result<Self, FolderError> {
-        let inner = Inner { events: folder.events()?, records: folder.records(), display };
-        Ok(Self { clock, inner: Mutex::new(inner), failed: watch::Sender::new(None) })
+        let inner = Inner {
+            events: folder.events()?,
+            records: folder.records(),
+            display,
+        };
+        Ok(Self {
+            clock,
+            inner: Mutex::new(inner),
+            failed: watch::Sender::new(None),
+        })
     }
 
     /// The run clock.
@@ -60,7 +77,11 @@ impl Journal {
 
     fn write(&self, event: Event, flush: bool) {
         let at_ns = self.clock.now_ns();
-        let stamped = Stamped { at_ns, wall_ms: self.clock.wall_ms(at_ns), event };
+        let stamped = Stamped {
+            at_ns,
+            wall_ms: self.clock.wall_ms(at_ns),
+            event,
+        };
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let mut result = inner.events.append(&stamped);
         if flush && result.is_ok() {
@@ -68,7 +89,7 @@ impl Journal {
         }
         self.keep_failure(result);
         // A display that lags behind loses lines; the run does not wait for it.
-        let _ = inner.display.try_send(stamped);
+        let _ = inner.display.try_send(Shown::Event(stamped));
     }
 
     /// Writes a record.
@@ -76,6 +97,9 @@ impl Journal {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let result = inner.records.append(&record);
         self.keep_failure(result);
+        if matches!(record, Record::Transition(_)) {
+            let _ = inner.display.try_send(Shown::Record(record));
+        }
     }
 
     /// Writes what is buffered.
