@@ -260,10 +260,7 @@ impl std::error::Error for Diagnostics {}
 
 /// The candidate that was probably meant: within a third of the length of edits.
 #[must_use]
-pub fn closest<'c>(
-    name: &str,
-    candidates: impl IntoIterator<Item = &'c str>,
-) -> Option<&'c str> {
+pub fn closest<'c>(name: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     candidates
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))

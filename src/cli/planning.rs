@@ -46,7 +46,10 @@ pub(super) fn plan(
     environment: &Environment,
 ) -> Result<Planned, String> {
     let render = |found: crate::diagnostic::Diagnostics| found.render(environment.color());
-    let load = LoadOptions { system: changes.system.clone(), set: changes.set.clone() };
+    let load = LoadOptions {
+        system: changes.system.clone(),
+        set: changes.set.clone(),
+    };
     let files = scenario::load(path, &load).map_err(render)?;
     let options = BuildOptions {
         seed: changes.seed,
@@ -55,8 +58,14 @@ pub(super) fn plan(
         toxiproxy: changes.toxiproxy.is_some(),
     };
     let plan = plan::build(&files, &options).map_err(render)?;
-    let texts = files.sources.iter().map(|source| (source.name.clone(), source.text.clone()));
-    Ok(Planned { plan, texts: texts.collect() })
+    let texts = files
+        .sources
+        .iter()
+        .map(|source| (source.name.clone(), source.text.clone()));
+    Ok(Planned {
+        plan,
+        texts: texts.collect(),
+    })
 }
 
 fn variables(environment: &Environment) -> BTreeMap<String, String> {
@@ -79,10 +88,16 @@ pub(super) fn scenario_files(arguments: &[PathBuf]) -> Result<Vec<PathBuf>, Fail
             .map_err(Failure::usage)?
             .flatten()
             .map(|entry| entry.path())
-            .filter(|path| path.extension().is_some_and(|end| end == "yaml" || end == "yml"))
+            .filter(|path| {
+                path.extension()
+                    .is_some_and(|end| end == "yaml" || end == "yml")
+            })
             .collect();
         if found.is_empty() {
-            return Err(Failure::usage(anyhow!("no YAML files in folder `{}`", argument.display())));
+            return Err(Failure::usage(anyhow!(
+                "no YAML files in folder `{}`",
+                argument.display()
+            )));
         }
         found.sort();
         files.extend(found);

@@ -60,5 +60,7 @@ pub(super) fn execute(args: Args, _environment: &Environment) -> Result {
     let served = runtime.block_on(serve(options));
     // Toxics may still hold connections open; they end with the process.
     runtime.shutdown_background();
-    served.map(|()| Exit::Held).map_err(Failure::not_carried_out)
+    served
+        .map(|()| Exit::Held)
+        .map_err(Failure::not_carried_out)
 }

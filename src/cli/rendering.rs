@@ -13,8 +13,8 @@ use crate::plan::Plan;
 use crate::report::{self, FORMATS, Inconclusive, Run};
 use crate::verdict::{Verdicts, judge};
 
-use super::options::{OnInconclusive, Outputs};
 use super::Failure;
+use super::options::{OnInconclusive, Outputs};
 
 /// What came of judging a run folder.
 pub(super) struct Judged {
@@ -33,10 +33,17 @@ pub(super) fn judge_and_render(
 ) -> Result<Judged, Failure> {
     let evidence = Evidence::read(folder.path()).map_err(Failure::not_carried_out)?;
     let verdicts = judge(plan, &evidence);
-    let run = Run { plan, evidence: &evidence, verdicts: &verdicts, files: texts };
+    let run = Run {
+        plan,
+        evidence: &evidence,
+        verdicts: &verdicts,
+        files: texts,
+    };
     for (name, render) in FORMATS {
         let bytes = render(&run).map_err(Failure::not_carried_out)?;
-        folder.write(name, &bytes).map_err(Failure::not_carried_out)?;
+        folder
+            .write(name, &bytes)
+            .map_err(Failure::not_carried_out)?;
     }
     if let Some(path) = &outputs.json {
         let bytes = report::outcome::render(&run).map_err(Failure::not_carried_out)?;
@@ -47,12 +54,18 @@ pub(super) fn judge_and_render(
             OnInconclusive::Fail => Inconclusive::Fail,
             OnInconclusive::Warn => Inconclusive::Warn,
         };
-        let bytes = report::junit::render(&[run], inconclusive).map_err(Failure::not_carried_out)?;
+        let bytes =
+            report::junit::render(&[run], inconclusive).map_err(Failure::not_carried_out)?;
         write_to(path, &bytes)?;
     }
     let (first, last) = (evidence.events.first(), evidence.events.last());
-    let lasted_ns = last.zip(first).map_or(0, |(last, first)| last.at_ns - first.at_ns);
-    Ok(Judged { verdicts, lasted: Duration::from_nanos(lasted_ns) })
+    let lasted_ns = last
+        .zip(first)
+        .map_or(0, |(last, first)| last.at_ns - first.at_ns);
+    Ok(Judged {
+        verdicts,
+        lasted: Duration::from_nanos(lasted_ns),
+    })
 }
 
 /// Writes a whole file, or standard output for `-`.

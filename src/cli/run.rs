@@ -67,10 +67,14 @@ SIGUSR1 prints the current state of the run.";
 
 pub(super) fn execute(args: Args, environment: &Environment) -> Result {
     if args.keep_running {
-        return Err(Failure::usage(anyhow!("`--keep-running` is not supported yet")));
+        return Err(Failure::usage(anyhow!(
+            "`--keep-running` is not supported yet"
+        )));
     }
     if args.changes.toxiproxy.is_some() {
-        return Err(Failure::usage(anyhow!("`--toxiproxy` is not supported yet")));
+        return Err(Failure::usage(anyhow!(
+            "`--toxiproxy` is not supported yet"
+        )));
     }
     // Everything is checked before anything is started.
     let planned = planning::plan_all(&args.scenarios, &args.changes, environment)?;
@@ -127,16 +131,16 @@ async fn run_one(
     let reports = std::path::absolute(&args.reports.report_dir)
         .context("find the report folder")
         .map_err(Failure::not_carried_out)?;
-    let folder = RunFolder::create(&reports, clock.origin_wall_ms)
-        .map_err(Failure::not_carried_out)?;
+    let folder =
+        RunFolder::create(&reports, clock.origin_wall_ms).map_err(Failure::not_carried_out)?;
     super::bug::set_run_folder(Some(folder.path().to_owned()));
     let _lock = RunLock::take(folder.path())
         .context("lock the run folder")
         .map_err(Failure::not_carried_out)?;
     let plan = Arc::new(planned.plan);
     let shown = args.reports.report_dir.join(folder.run_id());
-    let (journal, events) = open_journal(&folder, clock, &plan, &planned.texts)
-        .map_err(Failure::not_carried_out)?;
+    let (journal, events) =
+        open_journal(&folder, clock, &plan, &planned.texts).map_err(Failure::not_carried_out)?;
     let display = Display::new(&plan, display_options(args, environment, &shown), stderr());
     let displaying = tokio::spawn(show_events(display, events, show, clock));
 
@@ -146,11 +150,29 @@ async fn run_one(
         data: folder.path().join("data"),
         token: format!("{:032x}", rand::random::<u128>()),
     };
-    let ended = run::execute(Arc::clone(&plan), options, &folder, Arc::clone(&journal), shutdown).await;
+    let ended = run::execute(
+        Arc::clone(&plan),
+        options,
+        &folder,
+        Arc::clone(&journal),
+        shutdown,
+    )
+    .await;
     // The display ends when nobody can tell it anything any more.
     drop(journal);
-    let display = displaying.await.context("show the run").map_err(Failure::not_carried_out)?;
-    finish(&folder, &plan, &planned.texts, &ended, args, &shown, display)
+    let display = displaying
+        .await
+        .context("show the run")
+        .map_err(Failure::not_carried_out)?;
+    finish(
+        &folder,
+        &plan,
+        &planned.texts,
+        &ended,
+        args,
+        &shown,
+        display,
+    )
 }
 
 /// Judges, renders, and says how it ended.
@@ -175,8 +197,15 @@ fn finish(
     // Nobody is left to tell when standard error is gone; the exit code still speaks.
     let _ = display.finish(&judged.verdicts, &ending);
     if let Some(error) = &ended.error {
-        let help = error.help.as_ref().map(|help| format!("\n  help: {help}")).unwrap_or_default();
-        return Err(Failure { exit, error: anyhow!("{error}{help}") });
+        let help = error
+            .help
+            .as_ref()
+            .map(|help| format!("\n  help: {help}"))
+            .unwrap_or_default();
+        return Err(Failure {
+            exit,
+            error: anyhow!("{error}{help}"),
+        });
     }
     Ok(exit)
 }
@@ -204,8 +233,14 @@ fn open_journal(
     plan: &Plan,
     texts: &BTreeMap<String, String>,
 ) -> std::result::Result<(Arc<Journal>, mpsc::Receiver<Stamped>), FolderError> {
-    for (name, file) in [("scenario.yaml", &plan.scenario_file), ("system.yaml", &plan.system_file)] {
-        folder.write(name, texts.get(file).map_or(&[][..], |text| text.as_bytes()))?;
+    for (name, file) in [
+        ("scenario.yaml", &plan.scenario_file),
+        ("system.yaml", &plan.system_file),
+    ] {
+        folder.write(
+            name,
+            texts.get(file).map_or(&[][..], |text| text.as_bytes()),
+        )?;
     }
     folder.write_plan(plan)?;
     let (sender, events) = mpsc::channel(DISPLAY_QUEUE);
@@ -262,6 +297,11 @@ async fn show_events(
 fn inherited(environment: &Environment) -> BTreeMap<String, String> {
     ["PATH", "HOME", "LANG", "TZ"]
         .into_iter()
-        .filter_map(|name| Some((name.to_owned(), environment.variable(name)?.to_str()?.to_owned())))
+        .filter_map(|name| {
+            Some((
+                name.to_owned(),
+                environment.variable(name)?.to_str()?.to_owned(),
+            ))
+        })
         .collect()
 }

@@ -108,22 +108,31 @@ pub fn bad_quantity(span: Span, text: &str, what: &str, why: &str) -> Diagnostic
 /// Something that files may name but this version does not do.
 #[must_use]
 pub fn not_supported(span: Span, what: &str) -> Diagnostic {
-    Diagnostic::error("scenario::not-supported", span, format!("{what} not supported yet"))
-        .label("not supported yet")
-        .help("remove it")
+    Diagnostic::error(
+        "scenario::not-supported",
+        span,
+        format!("{what} not supported yet"),
+    )
+    .label("not supported yet")
+    .help("remove it")
 }
 
 /// A name that cannot be one.
 #[must_use]
 pub fn bad_name(span: Span, name: &str, why: &str) -> Diagnostic {
-    Diagnostic::error("scenario::bad-name", span, format!("`{name}` cannot be a name here: {why}"))
+    Diagnostic::error(
+        "scenario::bad-name",
+        span,
+        format!("`{name}` cannot be a name here: {why}"),
+    )
 }
 
 /// Text that should be `service.port`.
 #[must_use]
 pub fn bad_address(span: Span, text: &str, example: &str) -> Diagnostic {
     let title = format!("`{text}` is no address `service.port`");
-    Diagnostic::error("scenario::bad-address", span, title).help(format!("write it like `{example}`"))
+    Diagnostic::error("scenario::bad-address", span, title)
+        .help(format!("write it like `{example}`"))
 }
 
 /// Text that should be `caller -> callee`.
@@ -147,7 +156,9 @@ pub fn undeclared_link(span: Span, from: &str, to: &str, help: Option<String>) -
     let title = format!("`$(link:{to})` needs a link `{from} -> {to}`, which is not declared");
     Diagnostic::error("scenario::undeclared-link", span, title)
         .label("no such link")
-        .help(format!("add `{from} -> {to}: {{ to: {to}.http }}` under `links:`"))
+        .help(format!(
+            "add `{from} -> {to}: {{ to: {to}.http }}` under `links:`"
+        ))
         .maybe_help(help)
 }
 
@@ -157,7 +168,9 @@ pub fn bypassed_link(span: Span, from: &str, to: &str) -> Diagnostic {
     let title = format!("`{from}` is never told the address of its link to `{to}`");
     Diagnostic::error("scenario::bypassed-link", span, title)
         .label("its traffic would bypass the proxy")
-        .help(format!("use `$(link:{to})` in the `env` of `{from}`, or remove the link"))
+        .help(format!(
+            "use `$(link:{to})` in the `env` of `{from}`, or remove the link"
+        ))
 }
 
 /// A substitution that does not exist, or not here.
@@ -185,8 +198,12 @@ pub fn env_not_allowed(span: Span, name: &str) -> Diagnostic {
 /// A variable without a default that is not set.
 #[must_use]
 pub fn env_not_set(span: Span, name: &str) -> Diagnostic {
-    Diagnostic::error("scenario::env-not-set", span, format!("the variable {name} is not set"))
-        .help("set it, or give it a default here")
+    Diagnostic::error(
+        "scenario::env-not-set",
+        span,
+        format!("the variable {name} is not set"),
+    )
+    .help("set it, or give it a default here")
 }
 
 /// A choice between keys of which exactly one must be given.
@@ -197,9 +214,15 @@ pub fn one_of(span: Span, what: &str, keys: &[&str], given: &[&str]) -> Diagnost
         quoted.join(", ")
     };
     let (id, title) = if given.is_empty() {
-        ("scenario::missing-choice", format!("{what} needs one of {}", list(keys)))
+        (
+            "scenario::missing-choice",
+            format!("{what} needs one of {}", list(keys)),
+        )
     } else {
-        ("scenario::two-choices", format!("{what} has both {}", list(given)))
+        (
+            "scenario::two-choices",
+            format!("{what} has both {}", list(given)),
+        )
     };
     let help = match given {
         [] => format!("add one of {}", list(keys)),
@@ -211,7 +234,11 @@ pub fn one_of(span: Span, what: &str, keys: &[&str], given: &[&str]) -> Diagnost
 /// A jq filter that does not compile.
 #[must_use]
 pub fn bad_filter(span: Span, why: &str) -> Diagnostic {
-    Diagnostic::error("scenario::bad-filter", span, format!("this is no jq filter: {why}"))
+    Diagnostic::error(
+        "scenario::bad-filter",
+        span,
+        format!("this is no jq filter: {why}"),
+    )
 }
 
 /// A path into JSON that does not read.
@@ -223,7 +250,11 @@ pub fn bad_path(span: Span, why: &str) -> Diagnostic {
 /// A value outside of what makes sense, with the range.
 #[must_use]
 pub fn out_of_range(span: Span, what: &str, allowed: &str) -> Diagnostic {
-    Diagnostic::error("scenario::out-of-range", span, format!("{what} must be {allowed}"))
+    Diagnostic::error(
+        "scenario::out-of-range",
+        span,
+        format!("{what} must be {allowed}"),
+    )
 }
 
 /// A path that leaves the folder of the system file.
@@ -303,26 +334,44 @@ pub fn faults_collide(span: Span, target: &str, other: &str) -> Diagnostic {
 /// A property that looks nowhere.
 #[must_use]
 pub fn window_missing(span: Span) -> Diagnostic {
-    Diagnostic::error("scenario::window-missing", span, "this property does not say when it must hold")
-        .help("add `during: FAULT`, `after: FAULT` or `in: baseline|recovery|whole`")
+    Diagnostic::error(
+        "scenario::window-missing",
+        span,
+        "this property does not say when it must hold",
+    )
+    .help("add `during: FAULT`, `after: FAULT` or `in: baseline|recovery|whole`")
 }
 
 /// A window that is empty.
 #[must_use]
 pub fn window_empty(span: Span, why: &str) -> Diagnostic {
-    Diagnostic::error("scenario::window-empty", span, format!("this window is empty: {why}"))
+    Diagnostic::error(
+        "scenario::window-empty",
+        span,
+        format!("this window is empty: {why}"),
+    )
 }
 
 /// A limit that nothing can exceed.
 #[must_use]
 pub fn never_fails(span: Span, why: &str, help: &str) -> Diagnostic {
-    Diagnostic::error("scenario::never-fails", span, format!("this can never fail: {why}")).help(help)
+    Diagnostic::error(
+        "scenario::never-fails",
+        span,
+        format!("this can never fail: {why}"),
+    )
+    .help(help)
 }
 
 /// A limit that nothing can keep.
 #[must_use]
 pub fn never_passes(span: Span, why: &str, help: &str) -> Diagnostic {
-    Diagnostic::error("scenario::never-passes", span, format!("this can never pass: {why}")).help(help)
+    Diagnostic::error(
+        "scenario::never-passes",
+        span,
+        format!("this can never pass: {why}"),
+    )
+    .help(help)
 }
 
 /// Too few operations to mean anything.
@@ -350,13 +399,19 @@ pub fn wrong_records(span: Span, source: &str, is: &str, needs: &str) -> Diagnos
 /// A property needs something that the system file does not say.
 #[must_use]
 pub fn not_declared(span: Span, what: &str, help: &str) -> Diagnostic {
-    Diagnostic::error("scenario::not-declared", span, format!("the system file has no {what}")).help(help)
+    Diagnostic::error(
+        "scenario::not-declared",
+        span,
+        format!("the system file has no {what}"),
+    )
+    .help(help)
 }
 
 /// Attempts on a link that is down cannot be counted.
 #[must_use]
 pub fn cannot_count(span: Span, link: &str, fault: &str) -> Diagnostic {
-    let title = format!("attempts on `{link}` cannot be counted while `{fault}` refuses connections");
+    let title =
+        format!("attempts on `{link}` cannot be counted while `{fault}` refuses connections");
     Diagnostic::error("scenario::cannot-count", span, title)
         .help("inject `down: { how: reset }`, or add evidence of kind `call`")
 }

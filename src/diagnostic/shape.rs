@@ -22,22 +22,34 @@ pub fn too_large(name: &str, bytes: u64, limit: u64) -> Diagnostic {
 /// The text is no YAML, or more of it than is sensible.
 #[must_use]
 pub fn syntax(span: Span, why: &str) -> Diagnostic {
-    Diagnostic::error("yaml::syntax", span, format!("this is not valid YAML: {why}"))
+    Diagnostic::error(
+        "yaml::syntax",
+        span,
+        format!("this is not valid YAML: {why}"),
+    )
 }
 
 /// A budget is exceeded: nodes, aliases, depth, documents.
 #[must_use]
 pub fn over_budget(span: Span, why: &str) -> Diagnostic {
-    Diagnostic::error("yaml::too-complex", span, format!("this YAML is refused: {why}"))
-        .help("at most 10000 nodes, 16 aliases, 32 levels and one document")
+    Diagnostic::error(
+        "yaml::too-complex",
+        span,
+        format!("this YAML is refused: {why}"),
+    )
+    .help("at most 10000 nodes, 16 aliases, 32 levels and one document")
 }
 
 /// A key that stands twice in one mapping.
 #[must_use]
 pub fn duplicate_key(span: Span, key: &str) -> Diagnostic {
-    Diagnostic::error("yaml::duplicate-key", span, format!("`{key}` stands here twice"))
-        .label("the second one")
-        .help("remove one of the two")
+    Diagnostic::error(
+        "yaml::duplicate-key",
+        span,
+        format!("`{key}` stands here twice"),
+    )
+    .label("the second one")
+    .help("remove one of the two")
 }
 
 /// A key that does not exist.
@@ -51,9 +63,13 @@ pub fn unknown_key(span: Span, key: &str, expected: &[&str]) -> Diagnostic {
 /// A word of a closed set that is not in it.
 #[must_use]
 pub fn unknown_word(span: Span, word: &str, expected: &[&str]) -> Diagnostic {
-    Diagnostic::error("yaml::unknown-word", span, format!("`{word}` is not known here"))
-        .label("unknown")
-        .maybe_help(suggestion(word, expected.iter().copied()))
+    Diagnostic::error(
+        "yaml::unknown-word",
+        span,
+        format!("`{word}` is not known here"),
+    )
+    .label("unknown")
+    .maybe_help(suggestion(word, expected.iter().copied()))
 }
 
 /// A key that must be there.

@@ -186,4 +186,3 @@ impl<W: Write> Display<W> {
         Ok(())
     }
 }
-

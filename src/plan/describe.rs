@@ -38,7 +38,12 @@ fn write_plan(out: &mut String, plan: &Plan) -> fmt::Result {
 
 fn write_processes(out: &mut String, plan: &Plan) -> fmt::Result {
     let services = &plan.system.services;
-    writeln!(out, "\nprocesses  {} of {}", services.len(), plan.system_file)?;
+    writeln!(
+        out,
+        "\nprocesses  {} of {}",
+        services.len(),
+        plan.system_file
+    )?;
     let width = widest(services.iter().map(|service| service.name.as_str()));
     for service in services {
         let argv: Vec<String> = service.command.iter().map(ToString::to_string).collect();
@@ -54,7 +59,11 @@ fn write_processes(out: &mut String, plan: &Plan) -> fmt::Result {
 
 fn write_links(out: &mut String, plan: &Plan) -> fmt::Result {
     let links = &plan.system.links;
-    writeln!(out, "\nlinks      {}, each behind a proxy of its own", links.len())?;
+    writeln!(
+        out,
+        "\nlinks      {}, each behind a proxy of its own",
+        links.len()
+    )?;
     let names: Vec<String> = links.iter().map(|link| link.name.to_string()).collect();
     let width = widest(names.iter().map(String::as_str));
     for (name, link) in names.iter().zip(links) {
@@ -66,7 +75,11 @@ fn write_links(out: &mut String, plan: &Plan) -> fmt::Result {
         if let Some(breaker) = &link.breaker {
             let share = super::quantity::share_text(breaker.threshold);
             let open_for = duration_text(breaker.open_for);
-            write!(out, "  breaker {share} of {}, open {open_for}", breaker.window)?;
+            write!(
+                out,
+                "  breaker {share} of {}, open {open_for}",
+                breaker.window
+            )?;
         }
         writeln!(out)?;
     }
@@ -77,8 +90,14 @@ fn write_load(out: &mut String, load: &LoadPlan) -> fmt::Result {
     match &load.model {
         LoadModel::Open(arrivals) => {
             let rates = arrivals.segments.iter();
-            let top = rates.fold(0.0_f64, |top, part| top.max(part.from_per_s).max(part.to_per_s));
-            let how = if arrivals.poisson { "Poisson" } else { "evenly spaced" };
+            let top = rates.fold(0.0_f64, |top, part| {
+                top.max(part.from_per_s).max(part.to_per_s)
+            });
+            let how = if arrivals.poisson {
+                "Poisson"
+            } else {
+                "evenly spaced"
+            };
             let (fewest, most) = load.requests_per_s;
             writeln!(
                 out,
@@ -90,15 +109,25 @@ fn write_load(out: &mut String, load: &LoadPlan) -> fmt::Result {
         }
         LoadModel::Closed { users, think } => {
             let think = duration_text(*think);
-            writeln!(out, "\nload       {users} users in a loop, {think} between two journeys")?;
-            writeln!(out, "  closed model: a stalled system is asked less, so it under-counts stalls")?;
+            writeln!(
+                out,
+                "\nload       {users} users in a loop, {think} between two journeys"
+            )?;
+            writeln!(
+                out,
+                "  closed model: a stalled system is asked less, so it under-counts stalls"
+            )?;
         }
     }
     let (users, timeout) = (load.users_max, duration_text(load.timeout));
     writeln!(out, "  up to {users} users held ready, time-out {timeout}")?;
     let weights: f64 = load.journeys.iter().map(|journey| journey.weight).sum();
     for journey in &load.journeys {
-        let steps: Vec<&str> = journey.steps.iter().map(|step| step.name.as_str()).collect();
+        let steps: Vec<&str> = journey
+            .steps
+            .iter()
+            .map(|step| step.name.as_str())
+            .collect();
         let share = super::quantity::share_text(journey.weight / weights);
         writeln!(out, "  {}  {share}: {}", journey.name, steps.join(", "))?;
     }
@@ -117,7 +146,11 @@ fn write_timeline(out: &mut String, plan: &Plan) -> fmt::Result {
         lines.push((phases.recovery_start, 8, "recovery".into()));
     }
     for fault in &plan.faults {
-        lines.push((fault.start, 3, format!("{}  {}", fault.name, effect_text(fault))));
+        lines.push((
+            fault.start,
+            3,
+            format!("{}  {}", fault.name, effect_text(fault)),
+        ));
         lines.push((fault.end(), 2, format!("{}  over", fault.name)));
     }
     lines.sort_by_key(|(at, rank, _)| (*at, *rank));
@@ -129,7 +162,11 @@ fn write_timeline(out: &mut String, plan: &Plan) -> fmt::Result {
 
 fn write_properties(out: &mut String, plan: &Plan) -> fmt::Result {
     writeln!(out, "\nproperties")?;
-    let width = widest(plan.properties.iter().map(|property| property.name.as_str()));
+    let width = widest(
+        plan.properties
+            .iter()
+            .map(|property| property.name.as_str()),
+    );
     for property in &plan.properties {
         let kind = property.property.kind();
         writeln!(
@@ -182,7 +219,10 @@ fn link_detail(effect: &LinkEffect) -> String {
         LinkEffect::ResetPeer { after } => format!(" after {}", duration_text(*after)),
         LinkEffect::LimitData { bytes } => format!(" {bytes} B"),
         LinkEffect::Toxic { kind, toxicity, .. } => {
-            format!(" {kind} on {} of connections", super::quantity::share_text(*toxicity))
+            format!(
+                " {kind} on {} of connections",
+                super::quantity::share_text(*toxicity)
+            )
         }
         _ => String::new(),
     }

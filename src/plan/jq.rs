@@ -20,8 +20,12 @@ pub const OUTPUTS_MAX: usize = 1_000_000;
 ///
 /// A phrase about what is wrong with it.
 pub fn compile(text: &str) -> Result<Filter, String> {
-    let defs = jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs());
-    let funs = jaq_core::funs().chain(jaq_std::funs()).chain(jaq_json::funs());
+    let defs = jaq_core::defs()
+        .chain(jaq_std::defs())
+        .chain(jaq_json::defs());
+    let funs = jaq_core::funs()
+        .chain(jaq_std::funs())
+        .chain(jaq_json::funs());
     let arena = Arena::default();
     let program = File {
         code: text,
@@ -100,7 +104,10 @@ mod tests {
         let filter = compile(".rows[] | {id, n: (.n + 1)}").unwrap();
         let input = json!({"rows": [{"id": "a", "n": 1}, {"id": "b", "n": 2}]});
         let outputs: Vec<_> = run(&filter, &input).map(Result::unwrap).collect();
-        assert_eq!(outputs, [json!({"id": "a", "n": 2}), json!({"id": "b", "n": 3})]);
+        assert_eq!(
+            outputs,
+            [json!({"id": "a", "n": 2}), json!({"id": "b", "n": 3})]
+        );
     }
 
     #[test]

@@ -44,13 +44,18 @@ impl Bindings {
         let own = || service.ok_or_else(|| format!("`$({symbol})` stands outside of a service"));
         let link = |to: &str| {
             let name = LinkName::new(own()?, to);
-            self.links.get(&name).cloned().ok_or_else(|| format!("`{name}` has no proxy"))
+            self.links
+                .get(&name)
+                .cloned()
+                .ok_or_else(|| format!("`{name}` has no proxy"))
         };
         Ok(match symbol {
             Symbol::Port(port) => {
                 let own = own()?;
                 let number = self.ports.get(&(own.to_owned(), port.clone()));
-                number.ok_or_else(|| format!("`{own}.{port}` is no port of this run"))?.to_string()
+                number
+                    .ok_or_else(|| format!("`{own}.{port}` is no port of this run"))?
+                    .to_string()
             }
             Symbol::Link(to) => link(to)?,
             Symbol::LinkHost(to) => host_and_port(&link(to)?).0.to_owned(),
@@ -91,9 +96,10 @@ pub fn wanted_ports(plan: &Plan) -> Vec<(String, String, Option<u16>)> {
     let services = plan.system.services.iter();
     services
         .flat_map(|service| {
-            service.ports.iter().map(|(port, pinned)| {
-                (service.name.to_string(), port.to_string(), *pinned)
-            })
+            service
+                .ports
+                .iter()
+                .map(|(port, pinned)| (service.name.to_string(), port.to_string(), *pinned))
         })
         .collect()
 }

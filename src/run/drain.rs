@@ -43,7 +43,11 @@ pub(crate) async fn drain(context: &Context, backlogs: &[Backlog]) {
         let round = read(context, backlogs).await;
         let now = Instant::now();
         let is_zero = round.left.is_empty() && round.unread.is_empty();
-        quiet_since = if is_zero { quiet_since.or(Some(now)) } else { None };
+        quiet_since = if is_zero {
+            quiet_since.or(Some(now))
+        } else {
+            None
+        };
         let drained = quiet_since.is_some_and(|since| now - since >= phases.drain_quiet);
         if drained || now - begun >= phases.drain_within {
             context.journal.event(Event::DrainEnded {
@@ -61,7 +65,10 @@ pub(crate) async fn drain(context: &Context, backlogs: &[Backlog]) {
 async fn read(context: &Context, backlogs: &[Backlog]) -> Round {
     let readings = backlogs.iter().map(|backlog| backlog.read(context));
     let values = futures_util::future::join_all(readings).await;
-    let mut round = Round { left: BTreeMap::new(), unread: BTreeMap::new() };
+    let mut round = Round {
+        left: BTreeMap::new(),
+        unread: BTreeMap::new(),
+    };
     for (backlog, value) in backlogs.iter().zip(values) {
         let name = backlog.plan.name.to_string();
         match value {

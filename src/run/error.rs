@@ -37,13 +37,20 @@ pub enum RunErrorKind {
 }
 
 fn tail(lines: &[String]) -> String {
-    lines.iter().map(|line| format!("\n  log: {line}")).collect()
+    lines
+        .iter()
+        .map(|line| format!("\n  log: {line}"))
+        .collect()
 }
 
 impl RunError {
     /// An error without help.
     pub fn new(attempt: impl Into<String>, kind: impl Into<RunErrorKind>) -> Self {
-        Self { attempt: attempt.into(), kind: kind.into(), help: None }
+        Self {
+            attempt: attempt.into(),
+            kind: kind.into(),
+            help: None,
+        }
     }
 
     /// An error in words.

@@ -26,7 +26,9 @@ impl Injector {
     /// Waits for a fault's start, applies it, waits for its end, lifts it.
     pub(crate) async fn inject(self, fault: FaultPlan) {
         self.sleep_until(fault.start).await;
-        self.journal.event_durable(Event::FaultApplying { fault: fault.name.clone() });
+        self.journal.event_durable(Event::FaultApplying {
+            fault: fault.name.clone(),
+        });
         let asked_ns = self.journal.now_ns();
         match self.apply(&fault).await {
             Ok(confirmed) => self.journal.event_durable(Event::FaultApplied {
@@ -39,7 +41,9 @@ impl Injector {
             Err(why) => self.failed(&fault, format!("not applied: {why}")),
         }
         self.sleep_until(fault.end()).await;
-        self.journal.event_durable(Event::FaultLifting { fault: fault.name.clone() });
+        self.journal.event_durable(Event::FaultLifting {
+            fault: fault.name.clone(),
+        });
         let asked_ns = self.journal.now_ns();
         let bites = match &fault.effect {
             FaultEffect::Link { links, .. } => self.links.bites(&fault.name, links).await,
@@ -57,7 +61,10 @@ impl Injector {
     }
 
     fn failed(&self, fault: &FaultPlan, why: String) {
-        self.journal.event_durable(Event::FaultFailed { fault: fault.name.clone(), why });
+        self.journal.event_durable(Event::FaultFailed {
+            fault: fault.name.clone(),
+            why,
+        });
     }
 
     /// Waits until an offset from T0.
@@ -69,8 +76,14 @@ impl Injector {
 
     async fn apply(&self, fault: &FaultPlan) -> Result<Confirmed, String> {
         match &fault.effect {
-            FaultEffect::Link { links, direction, effect } => {
-                self.links.apply(&fault.name, links, *direction, effect).await
+            FaultEffect::Link {
+                links,
+                direction,
+                effect,
+            } => {
+                self.links
+                    .apply(&fault.name, links, *direction, effect)
+                    .await
             }
             FaultEffect::Process { services, effect } => {
                 let each = services.iter().map(|service| async {
@@ -95,7 +108,11 @@ impl Injector {
                 let each = services.iter().map(|service| async {
                     match effect {
                         ProcessEffect::Pause => self.fleet.resume(service).await,
-                        _ => self.fleet.start(service).await.map_err(|error| error.to_string()),
+                        _ => self
+                            .fleet
+                            .start(service)
+                            .await
+                            .map_err(|error| error.to_string()),
                     }
                 });
                 Ok(self.confirmed(try_join_all(each).await?))
@@ -104,6 +121,9 @@ impl Injector {
     }
 
     fn confirmed(&self, details: Vec<String>) -> Confirmed {
-        Confirmed { at_ns: self.journal.now_ns(), detail: details.join(", ") }
+        Confirmed {
+            at_ns: self.journal.now_ns(),
+            detail: details.join(", "),
+        }
     }
 }

@@ -109,7 +109,9 @@ impl Fleet {
             } else if let Some(service) = self.plan.service(&id.0) {
                 // Before anybody learns of the end and starts it again: a late word must not close
                 // the links of the next incarnation.
-                self.links.set_listening(service.name.as_str(), None, false).await;
+                self.links
+                    .set_listening(service.name.as_str(), None, false)
+                    .await;
                 let expected = self.note(&change) || service.once;
                 self.report_exit(service, &change, end, expected);
             } else {
@@ -144,7 +146,11 @@ impl Fleet {
             End::Code(code) => (Some(code), None),
             End::Signal { number, .. } => (None, Some(number)),
         };
-        let log_tail = if by_us { Vec::new() } else { log_tail(&self.log_of(service.name.as_str())) };
+        let log_tail = if by_us {
+            Vec::new()
+        } else {
+            log_tail(&self.log_of(service.name.as_str()))
+        };
         self.journal.event(Event::ServiceExited {
             service: service.name.clone(),
             pid: change.pid.unsigned_abs(),
@@ -166,7 +172,11 @@ impl Fleet {
             senders.insert(service.name.clone(), sender);
         }
         let boots = self.plan.system.services.iter().map(|service| {
-            let needs: Vec<_> = service.needs.iter().filter_map(|need| started.get(need)).collect();
+            let needs: Vec<_> = service
+                .needs
+                .iter()
+                .filter_map(|need| started.get(need))
+                .collect();
             let sender = &senders[&service.name];
             async move {
                 for need in needs {
@@ -185,9 +195,9 @@ impl Fleet {
     async fn prepare(&self, service: &ServicePlan) -> Result<(), RunError> {
         let attempt = || format!("prepare service `{}`", service.name);
         let data = self.bindings.data_of(service.name.as_str());
-        tokio::fs::create_dir_all(&data)
-            .await
-            .map_err(|error| RunError::world(attempt(), format!("`{}`: {error}", data.display())))?;
+        tokio::fs::create_dir_all(&data).await.map_err(|error| {
+            RunError::world(attempt(), format!("`{}`: {error}", data.display()))
+        })?;
         for file in &service.files {
             self.render_file(service, file, &data)
                 .map_err(|error| RunError::world(attempt(), format!("`{}`: {error}", file.name)))?;
@@ -242,7 +252,9 @@ impl Fleet {
         let attempt = format!("start service `{}`", service.name);
         let own = service.name.as_str();
         let render = |template| {
-            self.bindings.render(own, template).map_err(|error| RunError::world(&attempt, error))
+            self.bindings
+                .render(own, template)
+                .map_err(|error| RunError::world(&attempt, error))
         };
         let argv = argv.iter().map(render).collect::<Result<Vec<_>, _>>()?;
         let mut env = self.environment.clone();
@@ -286,13 +298,20 @@ impl Fleet {
     /// Starts a service and waits until it is ready. Says how long that took.
     pub(crate) async fn start(&self, name: &ServiceName) -> Result<String, RunError> {
         let service = self.plan.service(name.as_str()).ok_or_else(|| {
-            RunError::world(format!("start service `{name}`"), "there is no such service")
+            RunError::world(
+                format!("start service `{name}`"),
+                "there is no such service",
+            )
         })?;
         let id = ProcessId::from(name.as_str());
         let begun_ns = self.journal.now_ns();
         let incarnation = self.spawn(&id, service, &service.command).await?;
         let pid = self.processes()[&id].pid.unsigned_abs();
-        self.journal.event(Event::ServiceSpawned { service: name.clone(), pid, incarnation });
+        self.journal.event(Event::ServiceSpawned {
+            service: name.clone(),
+            pid,
+            incarnation,
+        });
         let deadline = Instant::now() + service.ready_within;
         let attempt = || format!("start service `{name}`");
         tokio::select! {
@@ -310,19 +329,32 @@ impl Fleet {
             }
         }
         let took_ms = (self.journal.now_ns() - begun_ns) / 1_000_000;
-        self.journal.event(Event::ServiceReady { service: name.clone(), incarnation, took_ms });
+        self.journal.event(Event::ServiceReady {
+            service: name.clone(),
+            incarnation,
+            took_ms,
+        });
         Ok(format!("{name} ready as pid {pid} after {took_ms} ms"))
     }
 
     fn service_error(&self, attempt: String, id: &ProcessId, what: &str) -> RunError {
         let log_tail = log_tail(&self.log_of(&id.0));
-        RunError::new(attempt, RunErrorKind::Service { what: what.to_owned(), log_tail })
+        RunError::new(
+            attempt,
+            RunErrorKind::Service {
+                what: what.to_owned(),
+                log_tail,
+            },
+        )
     }
 
     /// Waits until the service says it is ready; its links open as soon as their ports do.
     async fn until_ready(&self, service: &ServicePlan) {
         let own = service.name.as_str();
-        let ports = service.ports.keys().map(|port| self.until_listening(own, port.as_str()));
+        let ports = service
+            .ports
+            .keys()
+            .map(|port| self.until_listening(own, port.as_str()));
         let ready = async {
             while !self.is_ready(service).await {
                 tokio::time::sleep(READY_EVERY).await;
@@ -342,7 +374,9 @@ impl Fleet {
         if self.plan.system.links.iter().find(is_called).is_none() {
             return;
         }
-        let Ok(address) = self.bindings.address(service, port) else { return };
+        let Ok(address) = self.bindings.address(service, port) else {
+            return;
+        };
         while tokio::net::TcpStream::connect(&address).await.is_err() {
             tokio::time::sleep(READY_EVERY).await;
         }
@@ -353,7 +387,9 @@ impl Fleet {
         let own = service.name.as_str();
         match &service.ready {
             Ready::Http { path, port } => {
-                let Ok(address) = self.bindings.address(own, port.as_str()) else { return false };
+                let Ok(address) = self.bindings.address(own, port.as_str()) else {
+                    return false;
+                };
                 let request = self.client.get(format!("http://{address}{path}"));
                 let answer = request.timeout(Duration::from_secs(1)).send().await;
                 answer.is_ok_and(|answer| answer.status().is_success())
@@ -387,9 +423,14 @@ impl Fleet {
         name: &ServiceName,
         signal: Option<&str>,
     ) -> Result<String, String> {
-        let service = self.plan.service(name.as_str()).ok_or("there is no such service")?;
+        let service = self
+            .plan
+            .service(name.as_str())
+            .ok_or("there is no such service")?;
         let signal = signal.unwrap_or(&service.stop_signal);
-        let signal = signal.parse().map_err(|_| format!("`{signal}` is no signal"))?;
+        let signal = signal
+            .parse()
+            .map_err(|_| format!("`{signal}` is no signal"))?;
         match self.end(name, signal, service.stop_grace).await {
             Err(_) if self.is_running(name) => {
                 let killed = self.kill(name).await?;
@@ -412,39 +453,63 @@ impl Fleet {
             process.expected = true;
             process.pid
         };
-        self.keeper.signal(&id, signal).await.map_err(|error| error.to_string())?;
+        self.keeper
+            .signal(&id, signal)
+            .await
+            .map_err(|error| error.to_string())?;
         match self.wait_exit(&id, within).await {
             Some(end) => Ok(format!("pid {pid} of {name} gone by {end}")),
-            None => Err(format!("pid {pid} of {name} was still there after {} s", within.as_secs())),
+            None => Err(format!(
+                "pid {pid} of {name} was still there after {} s",
+                within.as_secs()
+            )),
         }
     }
 
     /// Freezes a service's process group.
     pub(crate) async fn pause(&self, name: &ServiceName) -> Result<String, String> {
         let id = ProcessId::from(name.as_str());
-        self.keeper.pause(&id).await.map_err(|error| error.to_string())?;
-        self.until(&id, KILL_WITHIN, |process| process.stopped).await?;
-        Ok(format!("pid {} of {name} stopped", self.processes()[&id].pid))
+        self.keeper
+            .pause(&id)
+            .await
+            .map_err(|error| error.to_string())?;
+        self.until(&id, KILL_WITHIN, |process| process.stopped)
+            .await?;
+        Ok(format!(
+            "pid {} of {name} stopped",
+            self.processes()[&id].pid
+        ))
     }
 
     /// Lets it run again.
     pub(crate) async fn resume(&self, name: &ServiceName) -> Result<String, String> {
         let id = ProcessId::from(name.as_str());
-        self.keeper.resume(&id).await.map_err(|error| error.to_string())?;
-        self.until(&id, KILL_WITHIN, |process| !process.stopped).await?;
+        self.keeper
+            .resume(&id)
+            .await
+            .map_err(|error| error.to_string())?;
+        self.until(&id, KILL_WITHIN, |process| !process.stopped)
+            .await?;
         Ok(format!("pid {} of {name} runs", self.processes()[&id].pid))
     }
 
     /// From now on, whoever ends does so because the run ends.
     pub(crate) fn expect_all_to_end(&self) {
-        self.processes().values_mut().for_each(|process| process.expected = true);
+        self.processes()
+            .values_mut()
+            .for_each(|process| process.expected = true);
     }
 
     /// Asks every service to stop and waits for them, at most `grace`.
     pub(crate) async fn stop_all(&self, grace: Duration) {
         self.expect_all_to_end();
-        let running: Vec<_> =
-            self.plan.system.services.iter().filter(|service| self.is_running(&service.name)).collect();
+        let running: Vec<_> = self
+            .plan
+            .system
+            .services
+            .iter()
+            .filter(|service| self.is_running(&service.name))
+            .collect();
         let ends = running.iter().map(|service| async {
             let id = ProcessId::from(service.name.as_str());
             let signal = service.stop_signal.parse().unwrap_or(Signal::Term);
@@ -492,16 +557,21 @@ impl Fleet {
                 }
             }
         };
-        timeout(within, wait).await.map_err(|_| format!("`{id}` did not follow in time"))
+        timeout(within, wait)
+            .await
+            .map_err(|_| format!("`{id}` did not follow in time"))
     }
 
     /// Where a process logs.
     pub(crate) fn log_of(&self, id: &str) -> PathBuf {
-        self.logs.join(format!("{}.log", id.trim_start_matches('@')))
+        self.logs
+            .join(format!("{}.log", id.trim_start_matches('@')))
     }
 
     fn processes(&self) -> MutexGuard<'_, BTreeMap<ProcessId, Process>> {
-        self.processes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.processes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -515,7 +585,9 @@ fn ended(end: Option<End>, within: Duration) -> String {
 /// Replaces the value at a dotted path of a JSON document.
 fn set_path(json: &mut serde_json::Value, path: &str, value: String) -> Result<(), String> {
     let pointer = path.replace('.', "/");
-    let place = json.pointer_mut(&pointer).ok_or_else(|| format!("it has no `{path}`"))?;
+    let place = json
+        .pointer_mut(&pointer)
+        .ok_or_else(|| format!("it has no `{path}`"))?;
     // A number stays a number: configuration files are picky about types.
     *place = match place {
         serde_json::Value::Number(_) => serde_json::from_str(&value).unwrap_or(value.into()),

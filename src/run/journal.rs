@@ -33,8 +33,16 @@ impl Journal {
         clock: RunClock,
         display: mpsc::Sender<Stamped>,
     ) -> Result<Self, FolderError> {
-        let inner = Inner { events: folder.events()?, records: folder.records(), display };
-        Ok(Self { clock, inner: Mutex::new(inner), failed: watch::Sender::new(None) })
+        let inner = Inner {
+            events: folder.events()?,
+            records: folder.records(),
+            display,
+        };
+        Ok(Self {
+            clock,
+            inner: Mutex::new(inner),
+            failed: watch::Sender::new(None),
+        })
     }
 
     /// The run clock.
@@ -60,7 +68,11 @@ impl Journal {
 
     fn write(&self, event: Event, flush: bool) {
         let at_ns = self.clock.now_ns();
-        let stamped = Stamped { at_ns, wall_ms: self.clock.wall_ms(at_ns), event };
+        let stamped = Stamped {
+            at_ns,
+            wall_ms: self.clock.wall_ms(at_ns),
+            event,
+        };
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let mut result = inner.events.append(&stamped);
         if flush && result.is_ok() {

@@ -61,8 +61,16 @@ pub(crate) struct Confirmed {
 impl Links {
     pub(crate) fn new(client: Client, plan: Arc<Plan>, journal: Arc<Journal>) -> Self {
         let links = plan.system.links.iter();
-        let names = links.map(|link| (link.name.alias(), link.name.clone())).collect();
-        Self { client, plan, journal, state: Mutex::default(), names }
+        let names = links
+            .map(|link| (link.name.alias(), link.name.clone()))
+            .collect();
+        Self {
+            client,
+            plan,
+            journal,
+            state: Mutex::default(),
+            names,
+        }
     }
 
     /// The version of the proxy, once it answers.
@@ -87,7 +95,11 @@ impl Links {
                 proxy.upstream_up = false;
             }
             self.client.create(&proxy).await?;
-            self.journal.event(Event::LinkCreated { link: link.name.clone(), listen, upstream });
+            self.journal.event(Event::LinkCreated {
+                link: link.name.clone(),
+                listen,
+                upstream,
+            });
         }
         Ok(())
     }
@@ -119,16 +131,27 @@ impl Links {
         if let LinkEffect::Down { how: Down::Refuse } = effect {
             let before = self.stats().await?;
             for link in links {
-                let cut = before.proxies.get(&link.alias()).map_or(0, |stats| stats.connections.cut);
+                let cut = before
+                    .proxies
+                    .get(&link.alias())
+                    .map_or(0, |stats| stats.connections.cut);
                 state.cut_before.insert((link.clone(), fault.clone()), cut);
-                state.down.entry(link.clone()).or_default().insert(fault.clone());
+                state
+                    .down
+                    .entry(link.clone())
+                    .or_default()
+                    .insert(fault.clone());
                 self.set_enabled(link, false).await?;
             }
             return self.confirm(links, &BTreeMap::new()).await;
         }
         let toxics = toxics(fault, direction, effect);
         for link in links {
-            state.toxics.entry(link.clone()).or_default().insert(fault.clone(), toxics.clone());
+            state
+                .toxics
+                .entry(link.clone())
+                .or_default()
+                .insert(fault.clone(), toxics.clone());
         }
         self.replace_sets(&state, links).await
     }
@@ -156,13 +179,23 @@ impl Links {
 
     /// What a fault did to each of its links so far.
     pub(crate) async fn bites(&self, fault: &FaultName, links: &[LinkName]) -> Vec<Bite> {
-        let Ok(stats) = self.stats().await else { return Vec::new() };
+        let Ok(stats) = self.stats().await else {
+            return Vec::new();
+        };
         let state = self.state.lock().await;
         let of_link = |link: &LinkName| {
-            let mut bite = Bite { link: Some(link.clone()), ..Bite::default() };
-            let Some(stats) = stats.proxies.get(&link.alias()) else { return bite };
+            let mut bite = Bite {
+                link: Some(link.clone()),
+                ..Bite::default()
+            };
+            let Some(stats) = stats.proxies.get(&link.alias()) else {
+                return bite;
+            };
             for (name, toxic) in &stats.toxics {
-                if name.rsplit_once('.').is_some_and(|(owner, _)| owner == fault.as_str()) {
+                if name
+                    .rsplit_once('.')
+                    .is_some_and(|(owner, _)| owner == fault.as_str())
+                {
                     bite.connections += toxic.connections;
                     bite.requests += toxic.requests;
                     bite.bytes_delayed += toxic.delayed_bytes + toxic.held_bytes;
@@ -187,10 +220,17 @@ impl Links {
 
     /// Toxics and disabled proxies that are left.
     pub(crate) async fn left(&self) -> Vec<String> {
-        let Ok(proxies) = self.client.proxies().await else { return Vec::new() };
+        let Ok(proxies) = self.client.proxies().await else {
+            return Vec::new();
+        };
         let mut left = Vec::new();
         for proxy in proxies.values() {
-            left.extend(proxy.toxics.iter().map(|t| format!("toxic `{}` on `{}`", t.name, proxy.name)));
+            left.extend(
+                proxy
+                    .toxics
+                    .iter()
+                    .map(|t| format!("toxic `{}` on `{}`", t.name, proxy.name)),
+            );
             if !proxy.enabled {
                 left.push(format!("proxy `{}` is disabled", proxy.name));
             }
@@ -199,7 +239,10 @@ impl Links {
     }
 
     async fn set_enabled(&self, link: &LinkName, enabled: bool) -> Result<(), String> {
-        let update = ProxyUpdate { enabled: Some(enabled), ..ProxyUpdate::default() };
+        let update = ProxyUpdate {
+            enabled: Some(enabled),
+            ..ProxyUpdate::default()
+        };
         let updated = self.client.update(&link.alias(), &update).await;
         updated.map(drop).map_err(|error| error.to_string())
     }
@@ -207,7 +250,11 @@ impl Links {
     async fn replace_sets(&self, state: &State, links: &[LinkName]) -> Result<Confirmed, String> {
         let mut generations = BTreeMap::new();
         for link in links {
-            let faults = state.toxics.get(link).into_iter().flat_map(BTreeMap::values);
+            let faults = state
+                .toxics
+                .get(link)
+                .into_iter()
+                .flat_map(BTreeMap::values);
             let set: Vec<Toxic> = faults.flatten().cloned().collect();
             let set = self.client.set_toxics(&link.alias(), &set).await;
             if let Some(generation) = set.map_err(|error| error.to_string())? {
@@ -228,7 +275,9 @@ impl Links {
             let (mut current, mut older) = (0, 0);
             let mut confirmed = true;
             for link in links {
-                let Some(stats) = all.proxies.get(&link.alias()) else { continue };
+                let Some(stats) = all.proxies.get(&link.alias()) else {
+                    continue;
+                };
                 current += stats.current;
                 older += stats.older;
                 let wanted = generations.get(&link.alias()).copied().unwrap_or(0);
@@ -236,7 +285,10 @@ impl Links {
             }
             if confirmed {
                 let at_ns = self.journal.clock().from_mono(all.at);
-                return Ok(Confirmed { at_ns, detail: format!("{current} live connections") });
+                return Ok(Confirmed {
+                    at_ns,
+                    detail: format!("{current} live connections"),
+                });
             }
             if tokio::time::Instant::now() > deadline {
                 return Err(format!(
@@ -331,12 +383,16 @@ impl Links {
     async fn report_stats(&self) {
         let Ok(all) = self.stats().await else { return };
         for link in &self.plan.system.links {
-            let Some(stats) = all.proxies.get(&link.name.alias()) else { continue };
+            let Some(stats) = all.proxies.get(&link.name.alias()) else {
+                continue;
+            };
             self.journal.event(Event::LinkStats {
                 link: link.name.clone(),
                 connections: stats.connections.accepted,
                 open: stats.connections.open,
-                refused: stats.connections.refused + stats.connections.reset + stats.connections.cut,
+                refused: stats.connections.refused
+                    + stats.connections.reset
+                    + stats.connections.cut,
                 request_bytes: stats.bytes.upstream_sent,
                 response_bytes: stats.bytes.downstream_sent,
                 requests: (link.protocol == Protocol::Http).then_some(stats.requests),
@@ -361,30 +417,47 @@ fn toxics(fault: &FaultName, direction: Direction, effect: &LinkEffect) -> Vec<T
             &[(Stream::Upstream, "request")]
         }
         (_, Direction::Response) => &[(Stream::Downstream, "response")],
-        (_, Direction::Both) => &[(Stream::Upstream, "request"), (Stream::Downstream, "response")],
+        (_, Direction::Both) => &[
+            (Stream::Upstream, "request"),
+            (Stream::Downstream, "response"),
+        ],
     };
-    streams.iter().map(|(stream, side)| toxic(&format!("{fault}.{side}"), *stream, effect)).collect()
+    streams
+        .iter()
+        .map(|(stream, side)| toxic(&format!("{fault}.{side}"), *stream, effect))
+        .collect()
 }
 
 fn toxic(name: &str, stream: Stream, effect: &LinkEffect) -> Toxic {
     let ms = |duration: &Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let new = |kind: &str| Toxic::new(name, kind, stream);
     match effect {
-        LinkEffect::Latency { latency, jitter } => {
-            new("latency").with("latency", ms(latency)).with("jitter", ms(jitter))
-        }
+        LinkEffect::Latency { latency, jitter } => new("latency")
+            .with("latency", ms(latency))
+            .with("jitter", ms(jitter)),
         LinkEffect::Stall => new("stall"),
         LinkEffect::Blackhole => new("timeout").with("timeout", 0),
         LinkEffect::Bandwidth { bytes_per_s } => new("bandwidth").with("rate", bytes_per_s / 1000),
         LinkEffect::SlowClose { delay } => new("slow_close").with("delay", ms(delay)),
         LinkEffect::ResetPeer { after } => new("reset_peer").with("timeout", ms(after)),
-        LinkEffect::Slicer { average_size, size_variation, delay } => new("slicer")
+        LinkEffect::Slicer {
+            average_size,
+            size_variation,
+            delay,
+        } => new("slicer")
             .with("average_size", *average_size)
             .with("size_variation", *size_variation)
-            .with("delay", u64::try_from(delay.as_micros()).unwrap_or(u64::MAX)),
+            .with(
+                "delay",
+                u64::try_from(delay.as_micros()).unwrap_or(u64::MAX),
+            ),
         LinkEffect::LimitData { bytes } => new("limit_data").with("bytes", *bytes),
         LinkEffect::Reset | LinkEffect::Down { .. } => new("reset"),
-        LinkEffect::Toxic { kind, attributes, toxicity } => {
+        LinkEffect::Toxic {
+            kind,
+            attributes,
+            toxicity,
+        } => {
             let mut toxic = new(kind);
             toxic.attributes = attributes.clone().into_iter().collect();
             toxic.toxicity = *toxicity as f32;

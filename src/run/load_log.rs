@@ -25,7 +25,13 @@ pub(crate) struct LoadLog {
 
 impl LoadLog {
     pub(crate) fn new(folder: RunFolder) -> Self {
-        Self { folder, histograms: Log::default(), t0_ns: 0, operations: 0, operations_lost: 0 }
+        Self {
+            folder,
+            histograms: Log::default(),
+            t0_ns: 0,
+            operations: 0,
+            operations_lost: 0,
+        }
     }
 
     /// T0 on the run clock, from which the seconds of histograms count.

@@ -22,9 +22,15 @@ pub(crate) fn log_tail(path: &Path) -> Vec<String> {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
     let text = read().unwrap_or_default();
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
     let first = lines.len().saturating_sub(LINES);
-    lines[first..].iter().map(|line| line.chars().take(LINE_CHARS).collect()).collect()
+    lines[first..]
+        .iter()
+        .map(|line| line.chars().take(LINE_CHARS).collect())
+        .collect()
 }
 
 #[cfg(test)]

@@ -13,10 +13,10 @@ pub mod error;
 mod faults;
 mod fleet;
 pub mod journal;
+pub mod leftovers;
 mod links;
 pub mod load_host;
 mod load_log;
-pub mod leftovers;
 mod logs;
 pub mod ports;
 mod setup;
@@ -94,7 +94,10 @@ pub async fn execute(
         stopping(&journal, reason, "told to stop by a signal".into());
     }
     teardown(stage, &options, &journal, shutdown).await;
-    Ended { reason: shutdown.reason().unwrap_or(StopReason::Finished), error }
+    Ended {
+        reason: shutdown.reason().unwrap_or(StopReason::Finished),
+        error,
+    }
 }
 
 fn stopping(journal: &Journal, reason: StopReason, why: String) {
@@ -122,13 +125,13 @@ async fn phases(
     stage.start_proxy().await?;
     stage.start_links().await?;
     stage.fleet().boot().await?;
-    let feeds =
-        setup::set_up(plan, &stage.bindings, &stage.client, journal).await?;
+    let feeds = setup::set_up(plan, &stage.bindings, &stage.client, journal).await?;
     stage.start_worker(feeds).await?;
 
     let context = Arc::clone(&stage.context);
     let readers = Reader::all(&context).map_err(|error| RunError::world("read evidence", error))?;
-    let backlogs = Backlog::all(&context).map_err(|error| RunError::world("read backlogs", error))?;
+    let backlogs =
+        Backlog::all(&context).map_err(|error| RunError::world("read backlogs", error))?;
     let watching = CancellationToken::new();
     let (polled, at_end): (Vec<_>, Vec<_>) = readers.into_iter().partition(Reader::is_polled);
     let mut pollers = JoinSet::new();
@@ -204,12 +207,7 @@ fn start_phase(journal: &Journal, phase: Phase, lasts: Duration) {
 }
 
 /// Stops everything that was started, whatever state it is in.
-async fn teardown(
-    stage: Option<Stage>,
-    options: &Options,
-    journal: &Journal,
-    shutdown: &Shutdown,
-) {
+async fn teardown(stage: Option<Stage>, options: &Options, journal: &Journal, shutdown: &Shutdown) {
     start_phase(journal, Phase::Teardown, Duration::ZERO);
     let begun_ns = journal.now_ns();
     let mut left = match stage {
@@ -239,15 +237,18 @@ pub fn own_executable() -> String {
 /// The bindings of a run, once its ports are known.
 fn bind(plan: &Plan, options: &Options, run_id: &str, ports: &TakenPorts) -> Bindings {
     let links = plan.system.links.iter().map(|link| {
-        let listen = link.listen.clone().unwrap_or_else(|| {
-            format!("127.0.0.1:{}", ports[&link.name.alias()].number())
-        });
+        let listen = link
+            .listen
+            .clone()
+            .unwrap_or_else(|| format!("127.0.0.1:{}", ports[&link.name.alias()].number()));
         (link.name.clone(), listen)
     });
-    let service_ports = bindings::wanted_ports(plan).into_iter().map(|(service, port, _)| {
-        let number = ports[&format!("{service}.{port}")].number();
-        ((service, port), number)
-    });
+    let service_ports = bindings::wanted_ports(plan)
+        .into_iter()
+        .map(|(service, port, _)| {
+            let number = ports[&format!("{service}.{port}")].number();
+            ((service, port), number)
+        });
     Bindings {
         run_id: run_id.to_owned(),
         token: options.token.clone(),

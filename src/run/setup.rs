@@ -46,7 +46,9 @@ pub(crate) async fn set_up(
             .buffered(CONCURRENCY)
             .try_collect()
             .await
-            .map_err(|error| RunError::world(attempt(), format!("request {}: {error}", index + 1)))?;
+            .map_err(|error| {
+                RunError::world(attempt(), format!("request {}: {error}", index + 1))
+            })?;
         sent += setup.repeat;
         if let Some(name) = &setup.into_feed
             && let Some(feed) = feeds.iter_mut().find(|feed| feed.name == *name)
@@ -55,11 +57,17 @@ pub(crate) async fn set_up(
         }
     }
     if let Some(empty) = feeds.iter().find(|feed| feed.rows.is_empty()) {
-        return Err(RunError::world("set the system up", format!("feed `{}` is empty", empty.name)));
+        return Err(RunError::world(
+            "set the system up",
+            format!("feed `{}` is empty", empty.name),
+        ));
     }
     if sent > 0 {
         let took_ms = (journal.now_ns() - begun_ns) / 1_000_000;
-        journal.event(Event::SetupFinished { requests: sent, took_ms });
+        journal.event(Event::SetupFinished {
+            requests: sent,
+            took_ms,
+        });
     }
     Ok(feeds)
 }
@@ -107,7 +115,10 @@ async fn try_send(
     let request = &setup.request;
     let phrase = |error: render::Unbound| error.to_string();
     let path = render::path(&request.path, scope).map_err(phrase)?;
-    let method = request.method.parse().map_err(|_| format!("`{}` is no method", request.method))?;
+    let method = request
+        .method
+        .parse()
+        .map_err(|_| format!("`{}` is no method", request.method))?;
     let mut sending = client.request(method, format!("http://{address}{path}"));
     for (name, value) in &request.headers {
         sending = sending.header(name, render::text(value, scope).map_err(phrase)?);
@@ -115,7 +126,10 @@ async fn try_send(
     if let Some(json) = &request.json {
         sending = sending.json(&JsonTemplate::parse(json)?.render(scope).map_err(phrase)?);
     }
-    let answer = sending.send().await.map_err(|error| super::collect::http::phrase(&error))?;
+    let answer = sending
+        .send()
+        .await
+        .map_err(|error| super::collect::http::phrase(&error))?;
     let status = answer.status();
     let body = answer.bytes().await.map_err(|error| error.to_string())?;
     if !status.is_success() {
@@ -125,8 +139,8 @@ async fn try_send(
     if setup.capture.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let json: Value =
-        serde_json::from_slice(&body).map_err(|error| format!("`{path}` answered no JSON: {error}"))?;
+    let json: Value = serde_json::from_slice(&body)
+        .map_err(|error| format!("`{path}` answered no JSON: {error}"))?;
     let captures = setup.capture.iter();
     captures
         .map(|capture| match capture.json.find(&json) {

@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn second_signal_of_any_kind_is_urgent_and_keeps_the_name_of_the_first() {
-        use StopReason::{Interrupt, SecondInterrupt, SecondTerminate, Terminate, Failed};
+        use StopReason::{Failed, Interrupt, SecondInterrupt, SecondTerminate, Terminate};
         let cases = [
             (None, Interrupt, Interrupt),
             (Some(Failed), Terminate, Terminate),
@@ -137,11 +137,7 @@ mod tests {
             (Some(SecondInterrupt), Terminate, SecondInterrupt),
         ];
         for (asked, signal, expected) in cases {
-            assert_eq!(
-                after(asked, signal),
-                expected,
-                "{asked:?} then {signal:?}"
-            );
+            assert_eq!(after(asked, signal), expected, "{asked:?} then {signal:?}");
         }
     }
 

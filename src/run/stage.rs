@@ -13,11 +13,11 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::evidence::folder::RunFolder;
 use crate::evidence::clock::mono_ns;
+use crate::evidence::folder::RunFolder;
 use crate::evidence::{Event, Phase};
-use crate::keeper::{Keeper, KeeperOptions};
 use crate::keeper::protocol::{ProcessId, SpawnSpec, Stdin};
+use crate::keeper::{Keeper, KeeperOptions};
 use crate::load::wire::{Assignment, PhaseSpan};
 use crate::plan::Plan;
 use crate::plan::load::FeedPlan;
@@ -138,8 +138,16 @@ impl Stage {
     pub(crate) async fn start_proxy(&self) -> Result<(), RunError> {
         let port = self.ports[PROXY_API].number();
         let (port, seed) = (port.to_string(), self.plan.seed.to_string());
-        let arguments =
-            ["proxy", "--host", "127.0.0.1", "--port", &port, "--seed", &seed, "--end-at-eof"];
+        let arguments = [
+            "proxy",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            &port,
+            "--seed",
+            &seed,
+            "--end-at-eof",
+        ];
         self.spawn_own("@proxy", &arguments, Vec::new()).await?;
         let version = timeout(PROXY_WITHIN, async {
             loop {
@@ -152,7 +160,10 @@ impl Stage {
         let version = version
             .await
             .map_err(|_| RunError::world("start the proxy", "it does not answer"))?;
-        self.journal.event(Event::ProxyReady { version, embedded: true });
+        self.journal.event(Event::ProxyReady {
+            version,
+            embedded: true,
+        });
         Ok(())
     }
 
@@ -190,7 +201,9 @@ impl Stage {
             argv,
             env: environment.into_iter().collect(),
             dir: std::path::PathBuf::from("/"),
-            log: self.logs.join(format!("{}.log", id.trim_start_matches('@'))),
+            log: self
+                .logs
+                .join(format!("{}.log", id.trim_start_matches('@'))),
             nice: 0,
             stdin: Stdin::Held,
         };
@@ -205,11 +218,17 @@ impl Stage {
         let host = LoadHost::start(assignment)
             .await
             .map_err(|error| RunError::world(attempt, error.to_string()))?;
-        let environment = vec![(crate::load::wire::TOKEN_VARIABLE.to_owned(), host.token().to_owned())];
-        self.spawn_own("@worker", &["worker", "--connect", host.url()], environment).await?;
+        let environment = vec![(
+            crate::load::wire::TOKEN_VARIABLE.to_owned(),
+            host.token().to_owned(),
+        )];
+        self.spawn_own("@worker", &["worker", "--connect", host.url()], environment)
+            .await?;
         let ready = host.wait_ready(WORKER_WITHIN).await;
         self.host = Some(host);
-        ready.map(drop).map_err(|error| RunError::world(attempt, error.to_string()))
+        ready
+            .map(drop)
+            .map_err(|error| RunError::world(attempt, error.to_string()))
     }
 
     fn assignment(&self, feeds: Vec<FeedPlan>) -> Assignment {
@@ -223,7 +242,10 @@ impl Stage {
         let mut load = self.plan.load.clone();
         load.feeds = feeds;
         let targets = load.journeys.iter().map(|journey| {
-            (journey.link.clone(), format!("http://{}", self.bindings.links[&journey.link]))
+            (
+                journey.link.clone(),
+                format!("http://{}", self.bindings.links[&journey.link]),
+            )
         });
         let mut symbols: BTreeMap<String, Value> = self
             .bindings
@@ -240,7 +262,10 @@ impl Stage {
             symbols,
             clock: self.journal.clock(),
             duration: phases.load_end,
-            phases: spans.into_iter().map(|(phase, from)| PhaseSpan { phase, from }).collect(),
+            phases: spans
+                .into_iter()
+                .map(|(phase, from)| PhaseSpan { phase, from })
+                .collect(),
             worker: 0,
             workers: 1,
             ticket_deadline: TICKET_DEADLINE,
@@ -250,7 +275,10 @@ impl Stage {
 
     /// Lets the load begin; T0 on the run clock.
     pub(crate) async fn start_load(&mut self) -> Result<u64, RunError> {
-        let host = self.host.as_mut().ok_or_else(|| no_worker("start the load"))?;
+        let host = self
+            .host
+            .as_mut()
+            .ok_or_else(|| no_worker("start the load"))?;
         let t0_mono_ns = mono_ns() + u64::try_from(T0_LEAD.as_nanos()).unwrap_or(0);
         host.go(t0_mono_ns);
         let t0_ns = self.journal.clock().from_mono(t0_mono_ns);
@@ -261,7 +289,10 @@ impl Stage {
 
     /// Takes what the worker tells until its last word.
     pub(crate) async fn take_load(&mut self) -> Result<(), RunError> {
-        let host = self.host.as_mut().ok_or_else(|| no_worker("take the load's results"))?;
+        let host = self
+            .host
+            .as_mut()
+            .ok_or_else(|| no_worker("take the load's results"))?;
         while let Some(told) = host.next().await {
             match told {
                 LoadMessage::Batch(batch) => self.log.take(batch, &self.journal)?,
@@ -339,7 +370,12 @@ fn take_ports(plan: &Plan, options: &Options) -> Result<TakenPorts, RunError> {
         };
         taken.insert(format!("{service}.{port}"), held.map_err(failed)?);
     }
-    for link in plan.system.links.iter().filter(|link| link.listen.is_none()) {
+    for link in plan
+        .system
+        .links
+        .iter()
+        .filter(|link| link.listen.is_none())
+    {
         taken.insert(link.name.alias(), ports.free().map_err(failed)?);
     }
     Ok(taken)

@@ -374,4 +374,3 @@ pub struct RecoversFile {
     #[serde(default)]
     pub hold: Option<Time>,
 }
-

@@ -10,11 +10,7 @@ use crate::diagnostic::{Diagnostic, Span, shape};
 /// # Errors
 ///
 /// No `=`, a value that is no YAML, or a path that the scenario does not have.
-pub(super) fn apply(
-    tree: &mut Node,
-    assignment: &str,
-    file: u32,
-) -> Result<(), Box<Diagnostic>> {
+pub(super) fn apply(tree: &mut Node, assignment: &str, file: u32) -> Result<(), Box<Diagnostic>> {
     let whole = span(file, 0, assignment.len());
     let Some((path, _)) = assignment.split_once('=') else {
         return Err(Box::new(shape::set_without_value(whole)));
@@ -25,8 +21,7 @@ pub(super) fn apply(
     let keys: Vec<&str> = path.split('.').map(str::trim).collect();
     let (last, parents) = keys.split_last().unwrap_or((&"", &[]));
     for key in parents {
-        node = child(node, key)
-            .map_err(|known| unknown(path_span, path, key, &known))?;
+        node = child(node, key).map_err(|known| unknown(path_span, path, key, &known))?;
     }
     match &mut node.value {
         Value::Map(entries) => {

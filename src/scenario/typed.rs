@@ -276,7 +276,10 @@ impl<'n> Deserializer<'n> for Reader<'n> {
 
 fn quoted(names: &[&str]) -> String {
     let shown = names.len().min(8);
-    let mut list: Vec<String> = names[..shown].iter().map(|name| format!("`{name}`")).collect();
+    let mut list: Vec<String> = names[..shown]
+        .iter()
+        .map(|name| format!("`{name}`"))
+        .collect();
     if shown < names.len() {
         list.push("…".into());
     }
@@ -333,7 +336,8 @@ impl<'n> de::MapAccess<'n> for Entries<'n> {
             .take()
             .ok_or_else(|| de::Error::custom("a value was read before its key"))?;
         let reader = Reader::under(node, key);
-        seed.deserialize(reader).map_err(|error| error.at(reader.at))
+        seed.deserialize(reader)
+            .map_err(|error| error.at(reader.at))
     }
 }
 
@@ -427,10 +431,7 @@ impl<'n> de::EnumAccess<'n> for Choice<'n> {
     type Error = ShapeError;
     type Variant = Self;
 
-    fn variant_seed<V: DeserializeSeed<'n>>(
-        self,
-        seed: V,
-    ) -> Result<(V::Value, Self), ShapeError> {
+    fn variant_seed<V: DeserializeSeed<'n>>(self, seed: V) -> Result<(V::Value, Self), ShapeError> {
         let word: de::value::StrDeserializer<'_, ShapeError> = self.word.into_deserializer();
         let value = seed.deserialize(word).map_err(|error| error.at(self.at))?;
         Ok((value, self))
@@ -478,6 +479,8 @@ impl<'n> de::VariantAccess<'n> for Choice<'n> {
         _: &'static [&'static str],
         _: V,
     ) -> Result<V::Value, ShapeError> {
-        Err(de::Error::custom("struct variants are not used in these files"))
+        Err(de::Error::custom(
+            "struct variants are not used in these files",
+        ))
     }
 }

@@ -209,9 +209,11 @@ fn convert(raw: Spanned<Raw>, text: &str, file: u32) -> Node {
             Value::Number(number, spelled.to_owned())
         }
         Raw::Text(text) => Value::Text(text),
-        Raw::List(list) => {
-            Value::List(list.into_iter().map(|item| convert(item, text, file)).collect())
-        }
+        Raw::List(list) => Value::List(
+            list.into_iter()
+                .map(|item| convert(item, text, file))
+                .collect(),
+        ),
         Raw::Map(map) => Value::Map(
             map.into_iter()
                 .map(|(key, value)| {

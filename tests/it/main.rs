@@ -2,6 +2,8 @@
 //!
 //! Wait for conditions with `support::eventually`, never for time; loopback and free ports only.
 
+mod diagnostics;
 mod keeper;
+mod plan;
 mod support;
 mod tidy;

@@ -34,7 +34,10 @@ fn modules_import_only_what_the_layer_table_allows() {
     for file in rust_files("src") {
         let module = module_of(&file);
         let Some((_, allowed)) = LAYERS.iter().find(|(name, _)| *name == module) else {
-            assert!(matches!(module.as_str(), "cli" | "main" | "lib"), "`{module}` is in no layer");
+            assert!(
+                matches!(module.as_str(), "cli" | "main" | "lib"),
+                "`{module}` is in no layer"
+            );
             continue;
         };
         for import in imports(&read(&file)) {
@@ -62,7 +65,11 @@ fn only_one_file_names_the_sample() {
 fn goose_is_named_by_the_load_alone() {
     for file in rust_files("src") {
         let names_goose = code(&read(&file)).any(|line| line.contains("goose::"));
-        assert!(!names_goose || module_of(&file) == "load", "{}", file.display());
+        assert!(
+            !names_goose || module_of(&file) == "load",
+            "{}",
+            file.display()
+        );
     }
 }
 
@@ -71,14 +78,20 @@ fn typed_files_keep_their_places() {
     for file in rust_files("src/scenario") {
         let text = read(&file);
         for lost in ["serde(flatten", "serde(untagged", "flatten)]", "untagged)]"] {
-            assert!(!text.contains(lost), "{}: `{lost}` loses locations", file.display());
+            assert!(
+                !text.contains(lost),
+                "{}: `{lost}` loses locations",
+                file.display()
+            );
         }
     }
 }
 
 #[test]
 fn files_do_one_thing() {
-    let sizes = rust_files("src").into_iter().chain(rust_files("sample-system/src"));
+    let sizes = rust_files("src")
+        .into_iter()
+        .chain(rust_files("sample-system/src"));
     let large: Vec<String> = sizes
         .map(|file| (code(&read(&file)).count(), file))
         .filter(|(lines, _)| *lines > CODE_LINES_MAX)
@@ -89,7 +102,10 @@ fn files_do_one_thing() {
 
 #[test]
 fn nothing_that_is_named_is_left_undone() {
-    for file in rust_files("src").into_iter().chain(rust_files("sample-system/src")) {
+    for file in rust_files("src")
+        .into_iter()
+        .chain(rust_files("sample-system/src"))
+    {
         for line in code(&read(&file)) {
             for mark in ["todo!(", "unimplemented!(", "TODO", "FIXME"] {
                 assert!(!line.contains(mark), "{}: {line}", file.display());
@@ -129,7 +145,11 @@ fn read(path: &Path) -> String {
 fn module_of(file: &Path) -> String {
     let inside = file.strip_prefix("src").expect("below src");
     let first = inside.components().next().expect("a file");
-    first.as_os_str().to_string_lossy().trim_end_matches(".rs").to_owned()
+    first
+        .as_os_str()
+        .to_string_lossy()
+        .trim_end_matches(".rs")
+        .to_owned()
 }
 
 /// Lines of code: no comments, no blank lines, nothing from the first `#[cfg(test)]` on.
@@ -164,6 +184,9 @@ fn imports(text: &str) -> BTreeSet<String> {
 }
 
 fn first_segment(path: &str) -> Option<String> {
-    let name: String = path.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+    let name: String = path
+        .chars()
+        .take_while(|c| c.is_alphanumeric() || *c == '_')
+        .collect();
     (!name.is_empty()).then_some(name)
 }

@@ -94,9 +94,18 @@ impl Builder<'_> {
         let at_end = file.at_end.as_ref().filter(|at_end| at_end.value);
         if let (Some(_), Some(at_end)) = (&every, at_end) {
             let keys = ["at-end", "every"];
-            self.mistake(meaning::one_of(at_end.span, "an evidence source", &keys, &keys));
+            self.mistake(meaning::one_of(
+                at_end.span,
+                "an evidence source",
+                &keys,
+                &keys,
+            ));
         }
-        if let Some(written) = file.every.as_ref().filter(|_| every.is_some_and(|t| t.is_zero())) {
+        if let Some(written) = file
+            .every
+            .as_ref()
+            .filter(|_| every.is_some_and(|t| t.is_zero()))
+        {
             self.mistake(meaning::out_of_range(written.0.span, "`every`", "above 0s"));
         }
         let keys = [
@@ -133,7 +142,8 @@ impl Builder<'_> {
         }
         if let Some(log) = &file.log {
             let service = &log.value.service;
-            self.known_service(&service.value, service.span).then_some(())?;
+            self.known_service(&service.value, service.span)
+                .then_some(())?;
             return Some(Fetch::Log {
                 service: ServiceName::new(&service.value),
             });
@@ -173,7 +183,10 @@ impl Builder<'_> {
         let headers = headers
             .map(|(name, value)| (name.value.clone(), self.scalar(value, Scope::Fetch)))
             .collect();
-        let after = file.after.as_ref().map(|after| self.text(after, Scope::Cursor));
+        let after = file
+            .after
+            .as_ref()
+            .map(|after| self.text(after, Scope::Cursor));
         let cursor = file.cursor.as_ref().map(|cursor| self.filter(cursor));
         if let (Some(after), None) = (&file.after, &cursor) {
             let what = "`cursor:` beside `after:`";
@@ -199,7 +212,12 @@ impl Builder<'_> {
         let name = &file.database;
         if databases.get(&name.value).is_none() {
             let names = databases.names();
-            self.mistake(meaning::unknown(Noun::Database, name.span, &name.value, names));
+            self.mistake(meaning::unknown(
+                Noun::Database,
+                name.span,
+                &name.value,
+                names,
+            ));
             return None;
         }
         let query = file.query.value.trim_start().to_ascii_lowercase();

@@ -60,7 +60,11 @@ impl Builder<'_> {
         let drain_quiet = self.time_or(quiet, QUIET_DEFAULT.min(drain_within));
         if let Some(quiet) = quiet.filter(|_| drain_quiet > drain_within) {
             let span = quiet.0.span;
-            self.mistake(meaning::out_of_range(span, "`quiet`", "shorter than the drain"));
+            self.mistake(meaning::out_of_range(
+                span,
+                "`quiet`",
+                "shorter than the drain",
+            ));
         }
         let phases = PhasesPlan {
             baseline_start: warm_up,
@@ -108,7 +112,9 @@ impl Builder<'_> {
         match &file.after {
             None => Some(baseline_end),
             Some(after) => {
-                let other = placed.iter().find(|other| other.name.as_str() == after.value)?;
+                let other = placed
+                    .iter()
+                    .find(|other| other.name.as_str() == after.value)?;
                 Some(other.end())
             }
         }
@@ -121,7 +127,12 @@ impl Builder<'_> {
         };
         if declared.get(&after.value).is_none() {
             let names = declared.names().filter(|other| *other != name.value);
-            self.mistake(meaning::unknown(Noun::Fault, after.span, &after.value, names));
+            self.mistake(meaning::unknown(
+                Noun::Fault,
+                after.span,
+                &after.value,
+                names,
+            ));
         } else {
             let why = "it waits for itself by way of `after:`";
             self.mistake(meaning::bad_name(after.span, &after.value, why));
@@ -159,7 +170,11 @@ impl Builder<'_> {
         let keys = [("at", file.at.is_some()), ("after", file.after.is_some())];
         self.choose(name.span, "a fault", &keys);
         if let Some(delay) = file.delay.as_ref().filter(|_| file.after.is_none()) {
-            self.mistake(meaning::out_of_range(delay.0.span, "`delay`", "beside `after:`; use `at:`"));
+            self.mistake(meaning::out_of_range(
+                delay.0.span,
+                "`delay`",
+                "beside `after:`; use `at:`",
+            ));
         }
     }
 
@@ -180,7 +195,11 @@ impl Builder<'_> {
                 None
             }
             (None, false) => {
-                self.mistake(meaning::fault_without_duration(name.span, &name.value, kind));
+                self.mistake(meaning::fault_without_duration(
+                    name.span,
+                    &name.value,
+                    kind,
+                ));
                 Some(Duration::ZERO)
             }
             (Some(lasts), false) => {
@@ -197,9 +216,8 @@ impl Builder<'_> {
     fn effect(&mut self, file: &FaultFile) -> Option<Effect> {
         use InjectFile as I;
         let span = file.inject.span;
-        let down_for = |builder: &mut Self, time: Option<&Time>| {
-            builder.time_or(time, Duration::ZERO)
-        };
+        let down_for =
+            |builder: &mut Self, time: Option<&Time>| builder.time_or(time, Duration::ZERO);
         Some(match &file.inject.value {
             I::Latency(latency) => Effect::Link(self.latency(latency)),
             I::Stall => Effect::Link(LinkEffect::Stall),
@@ -219,7 +237,11 @@ impl Builder<'_> {
                 let size_variation = variation.map_or(0, |size| self.size(size));
                 if size_variation >= average_size {
                     let what = "`size-variation`";
-                    self.mistake(meaning::out_of_range(span, what, "less than `average-size`"));
+                    self.mistake(meaning::out_of_range(
+                        span,
+                        what,
+                        "less than `average-size`",
+                    ));
                 }
                 Effect::Link(LinkEffect::Slicer {
                     average_size,
@@ -232,7 +254,10 @@ impl Builder<'_> {
             }),
             I::Reset => {
                 if self.options.toxiproxy {
-                    self.mistake(meaning::not_supported(span, "`reset` on a real Toxiproxy is"));
+                    self.mistake(meaning::not_supported(
+                        span,
+                        "`reset` on a real Toxiproxy is",
+                    ));
                 }
                 Effect::Link(LinkEffect::Reset)
             }
@@ -276,7 +301,10 @@ impl Builder<'_> {
         signal.map_or_else(|| "TERM".into(), |signal| signal.value.clone())
     }
 
-    fn latency(&mut self, latency: &Spanned<Short<crate::scenario::fault_file::LatencyFile>>) -> LinkEffect {
+    fn latency(
+        &mut self,
+        latency: &Spanned<Short<crate::scenario::fault_file::LatencyFile>>,
+    ) -> LinkEffect {
         let (delay, jitter) = match &latency.value {
             Short::Short(text) => {
                 let text = Text {
@@ -310,9 +338,15 @@ impl Builder<'_> {
             let why = format!("`{}` is no type of toxic", kind.value);
             self.mistake(meaning::bad_toxic(kind.span, &why).maybe_help(help));
         }
-        let toxicity = file.toxicity.as_ref().map_or(1.0, |toxicity| toxicity.value);
+        let toxicity = file
+            .toxicity
+            .as_ref()
+            .map_or(1.0, |toxicity| toxicity.value);
         if !(0.0..=1.0).contains(&toxicity) {
-            let span = file.toxicity.as_ref().map_or(toxic.span, |toxicity| toxicity.span);
+            let span = file
+                .toxicity
+                .as_ref()
+                .map_or(toxic.span, |toxicity| toxicity.span);
             self.mistake(meaning::out_of_range(span, "`toxicity`", "from 0 to 1"));
         }
         LinkEffect::Toxic {
@@ -350,7 +384,11 @@ impl Builder<'_> {
                 }
                 Some(FaultEffect::Link {
                     links,
-                    direction: if undirected { Direction::Both } else { direction },
+                    direction: if undirected {
+                        Direction::Both
+                    } else {
+                        direction
+                    },
                     effect,
                 })
             }
@@ -367,7 +405,8 @@ impl Builder<'_> {
                 if let Some(span) = links {
                     self.mistake(meaning::wrong_target(span, kind, "a service"));
                 }
-                self.known_service(&service.value, service.span).then_some(())?;
+                self.known_service(&service.value, service.span)
+                    .then_some(())?;
                 self.check_signal_target(service, kind);
                 Some(FaultEffect::Process {
                     services: vec![ServiceName::new(&service.value)],
@@ -411,9 +450,8 @@ impl Builder<'_> {
                 self.known_service(&end.value, end.span);
             }
         }
-        let matches = |end: &Option<Text>, service: &str| {
-            end.as_ref().is_none_or(|end| end.value == service)
-        };
+        let matches =
+            |end: &Option<Text>, service: &str| end.as_ref().is_none_or(|end| end.value == service);
         let names = self.link_names();
         let links: Vec<LinkName> = names
             .iter()

@@ -28,7 +28,10 @@ impl Builder<'_> {
             Vec::new()
         });
         if rows.is_empty() && !self.filled_by_setup(&name.value) {
-            let why = format!("the feed `{}` has no values and no `setup` fills it", name.value);
+            let why = format!(
+                "the feed `{}` has no values and no `setup` fills it",
+                name.value
+            );
             self.mistake(meaning::bad_feed(name.span, &why));
         }
         FeedPlan {
@@ -46,9 +49,16 @@ impl Builder<'_> {
     }
 
     fn feed_rows(&mut self, name: &Text, file: &FeedFile) -> Result<Vec<FeedRow>, (Span, String)> {
-        let given = [file.values.is_some(), file.csv.is_some(), file.json.is_some()];
+        let given = [
+            file.values.is_some(),
+            file.csv.is_some(),
+            file.json.is_some(),
+        ];
         if given.iter().filter(|given| **given).count() > 1 {
-            return Err((name.span, "a feed has one of `values:`, `csv:`, `json:`".into()));
+            return Err((
+                name.span,
+                "a feed has one of `values:`, `csv:`, `json:`".into(),
+            ));
         }
         if let Some(values) = &file.values {
             return Ok(values.iter().map(|value| row(&value.0)).collect());
@@ -142,9 +152,14 @@ fn csv(text: &str) -> Result<Vec<FeedRow>, String> {
         if fields.len() != header.len() {
             let (found, expected) = (fields.len(), header.len());
             let number = index + 2;
-            return Err(format!("line {number} has {found} fields, the first has {expected}"));
+            return Err(format!(
+                "line {number} has {found} fields, the first has {expected}"
+            ));
         }
-        let named = header.iter().cloned().zip(fields.into_iter().map(Value::String));
+        let named = header
+            .iter()
+            .cloned()
+            .zip(fields.into_iter().map(Value::String));
         rows.push(FeedRow::Fields(named.collect()));
     }
     Ok(rows)

@@ -115,7 +115,9 @@ impl Builder<'_> {
 
     pub(super) fn setup(&mut self) -> Vec<SetupPlan> {
         let requests = self.system_file().setup.iter();
-        requests.filter_map(|request| self.setup_request(request)).collect()
+        requests
+            .filter_map(|request| self.setup_request(request))
+            .collect()
     }
 
     fn setup_request(&mut self, setup: &Spanned<SetupFile>) -> Option<SetupPlan> {
@@ -129,11 +131,20 @@ impl Builder<'_> {
         if let Some(feed) = &file.into_feed
             && feeds.get(&feed.value).is_none()
         {
-            self.mistake(meaning::unknown(Noun::Feed, feed.span, &feed.value, feeds.names()));
+            self.mistake(meaning::unknown(
+                Noun::Feed,
+                feed.span,
+                &feed.value,
+                feeds.names(),
+            ));
         }
         let repeat = file.repeat.unwrap_or(1);
         if !(1..=10_000).contains(&repeat) {
-            self.mistake(meaning::out_of_range(setup.span, "`repeat`", "from 1 to 10000"));
+            self.mistake(meaning::out_of_range(
+                setup.span,
+                "`repeat`",
+                "from 1 to 10000",
+            ));
         }
         let capture = self.captures(&file.capture);
         let (service, port) = self.address(&file.target.value, file.target.span)?;
@@ -144,7 +155,10 @@ impl Builder<'_> {
             repeat,
             request,
             capture,
-            into_feed: file.into_feed.as_ref().map(|feed| FeedName::new(&feed.value)),
+            into_feed: file
+                .into_feed
+                .as_ref()
+                .map(|feed| FeedName::new(&feed.value)),
         })
     }
 }

@@ -5,7 +5,9 @@ use crate::plan::system::{BreakerPlan, Protocol};
 use crate::plan::{LOAD, LinkName, LinkPlan, Plan, PortName, ServiceName, Template};
 use crate::scenario::fault_file::{DownHowFile, InjectFile};
 use crate::scenario::property_file::ExpectFile;
-use crate::scenario::system_file::{BreakerFile, LinkFile, ProtocolFile, RecordsFile, WhenDownFile};
+use crate::scenario::system_file::{
+    BreakerFile, LinkFile, ProtocolFile, RecordsFile, WhenDownFile,
+};
 use crate::scenario::text::{Spanned, Text};
 
 use super::Builder;
@@ -41,7 +43,11 @@ impl Builder<'_> {
         let (service, port) = self.address(&file.to.value, file.to.span)?;
         if service != link.to {
             let shown = link.to_string();
-            self.mistake(meaning::link_leads_elsewhere(file.to.span, &shown, &service));
+            self.mistake(meaning::link_leads_elsewhere(
+                file.to.span,
+                &shown,
+                &service,
+            ));
         }
         let protocol = self.protocol(file.protocol.as_ref());
         if let (Protocol::Tcp, Some(header)) = (protocol, &file.correlate) {
@@ -94,7 +100,11 @@ impl Builder<'_> {
         let threshold = self.share(&file.threshold);
         if !(threshold > 0.0 && threshold <= 1.0) {
             let span = file.threshold.0.span;
-            self.mistake(meaning::out_of_range(span, "the threshold", "above 0% and up to 100%"));
+            self.mistake(meaning::out_of_range(
+                span,
+                "the threshold",
+                "above 0% and up to 100%",
+            ));
         }
         BreakerPlan {
             threshold,

@@ -27,7 +27,11 @@ impl Builder<'_> {
         let file = &load.value;
         let timeout = self.time_or(file.timeout.as_ref(), TIMEOUT_DEFAULT);
         if let Some(written) = file.timeout.as_ref().filter(|_| timeout.is_zero()) {
-            self.mistake(meaning::out_of_range(written.0.span, "a time-out", "above 0s"));
+            self.mistake(meaning::out_of_range(
+                written.0.span,
+                "a time-out",
+                "above 0s",
+            ));
         }
         let journeys = self.journeys(load.span);
         let model = self.model(file, load.span);
@@ -35,7 +39,10 @@ impl Builder<'_> {
         let (users_max, rate) = match &model {
             LoadModel::Open(arrivals) => {
                 let rate = peak(arrivals);
-                (((rate * per_journey).ceil() as u32).clamp(1, USERS_MAX), rate)
+                (
+                    ((rate * per_journey).ceil() as u32).clamp(1, USERS_MAX),
+                    rate,
+                )
             }
             LoadModel::Closed { users, .. } => (*users, f64::NAN),
         };
@@ -62,7 +69,11 @@ impl Builder<'_> {
         if let Some(users) = &file.users {
             if !(1..=USERS_MAX).contains(&users.value.count) {
                 let allowed = format!("from 1 to {USERS_MAX}");
-                self.mistake(meaning::out_of_range(users.span, "the number of users", &allowed));
+                self.mistake(meaning::out_of_range(
+                    users.span,
+                    "the number of users",
+                    &allowed,
+                ));
             }
             return LoadModel::Closed {
                 users: users.value.count,
@@ -151,7 +162,12 @@ impl Builder<'_> {
         for (name, weight) in driven.iter() {
             if declared.get(&name.value).is_none() {
                 let names = declared.names();
-                self.mistake(meaning::unknown(Noun::Journey, name.span, &name.value, names));
+                self.mistake(meaning::unknown(
+                    Noun::Journey,
+                    name.span,
+                    &name.value,
+                    names,
+                ));
             }
             if !(weight.value > 0.0 && weight.value.is_finite()) {
                 self.mistake(meaning::out_of_range(weight.span, "a weight", "above 0"));

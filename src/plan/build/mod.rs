@@ -109,7 +109,11 @@ impl<'f> Builder<'f> {
         let environment = self.environment();
         SystemPlan {
             name: system.name.value.clone(),
-            folder: if folder.is_empty() { ".".into() } else { folder },
+            folder: if folder.is_empty() {
+                ".".into()
+            } else {
+                folder
+            },
             environment,
             services: self.services(),
             links: self.links(),
@@ -219,7 +223,12 @@ impl<'f> Builder<'f> {
             return None;
         };
         let Some(found) = services.get(service) else {
-            self.mistake(meaning::unknown(Noun::Service, span, service, services.names()));
+            self.mistake(meaning::unknown(
+                Noun::Service,
+                span,
+                service,
+                services.names(),
+            ));
             return None;
         };
         let ports = found.value.ports.names();

@@ -22,7 +22,9 @@ use crate::scenario::property_file::{
 use crate::scenario::text::Text;
 
 use super::Builder;
-use super::expected::{count_text, of_quantile, of_share, quantile_n_min, quantile_text, share_n_min};
+use super::expected::{
+    count_text, of_quantile, of_share, quantile_n_min, quantile_text, share_n_min,
+};
 use super::load::step_bound;
 use super::traffic::{journeys_between, share_of};
 use super::windows::operations_in;
@@ -103,7 +105,10 @@ impl Builder<'_> {
     }
 
     fn unsupported(&mut self, span: Span, kind: &str) -> Option<Built> {
-        self.mistake(meaning::not_supported(span, &format!("the property `{kind}` is")));
+        self.mistake(meaning::not_supported(
+            span,
+            &format!("the property `{kind}` is"),
+        ));
         None
     }
 
@@ -114,7 +119,12 @@ impl Builder<'_> {
         if names.contains(&name.value.as_str()) {
             return Some(OperationName::new(&name.value));
         }
-        self.mistake(meaning::unknown(Noun::Operation, name.span, &name.value, names));
+        self.mistake(meaning::unknown(
+            Noun::Operation,
+            name.span,
+            &name.value,
+            names,
+        ));
         None
     }
 
@@ -131,7 +141,11 @@ impl Builder<'_> {
         if at_most >= 1.0 {
             let why = "no more than all operations can fail";
             let limit = file.at_most.0.span;
-            self.mistake(meaning::never_fails(limit, why, "choose a limit below 100%"));
+            self.mistake(meaning::never_fails(
+                limit,
+                why,
+                "choose a limit below 100%",
+            ));
         }
         let accepted = file.accepted.as_ref();
         let accepted_at_most = accepted.map(|accepted| self.share(&accepted.at_most));
@@ -160,7 +174,9 @@ impl Builder<'_> {
             (0.999, &file.p999),
             (1.0, &file.max),
         ];
-        let bound = operation.as_ref().map(|operation| bound_of(plan, operation));
+        let bound = operation
+            .as_ref()
+            .map(|operation| bound_of(plan, operation));
         let mut limits: Vec<QuantileLimit> = Vec::new();
         for (quantile, limit) in named {
             let Some(written) = limit else {
@@ -189,7 +205,11 @@ impl Builder<'_> {
         let n = operations_in(plan, &window, Some(&operation));
         let finite = limits.iter().rev().find(|limit| limit.quantile < 1.0);
         let expected = of_quantile(n, finite.map_or(highest, |limit| limit.quantile));
-        self.check_n(span, &expected, "a percentile needs five operations beyond it");
+        self.check_n(
+            span,
+            &expected,
+            "a percentile needs five operations beyond it",
+        );
         let property = Property::Latency(Latency {
             operation,
             window,
@@ -210,7 +230,11 @@ impl Builder<'_> {
         let limit = file.at_least.0.span;
         if at_least > 1.0 && of == GoodputOf::Offered {
             let why = "no more than what is offered can be done";
-            self.mistake(meaning::never_passes(limit, why, "choose a limit up to 100%"));
+            self.mistake(meaning::never_passes(
+                limit,
+                why,
+                "choose a limit up to 100%",
+            ));
         }
         if at_least <= 0.0 && self.mistakes.iter().all(|m| m.span != Some(limit)) {
             let why = "goodput is never below nothing";
@@ -219,11 +243,16 @@ impl Builder<'_> {
         let (operation, window) = (operation?, window?);
         let n = operations_in(plan, &window, Some(&operation));
         let n_min = share_n_min(1.0 - at_least.min(1.0)).max(30);
-        let (counted, least) = (count_text(n), count_text((n as f64 * at_least).ceil() as u64));
+        let (counted, least) = (
+            count_text(n),
+            count_text((n as f64 * at_least).ceil() as u64),
+        );
         let expected = Expected {
             n,
             n_min,
-            arithmetic: format!("about {counted} operations; at least {least} must be answered well"),
+            arithmetic: format!(
+                "about {counted} operations; at least {least} must be answered well"
+            ),
         };
         self.check_n(span, &expected, "a share needs that many to mean anything");
         let property = Property::Goodput(Goodput {
@@ -258,7 +287,11 @@ impl Builder<'_> {
         let window = window?;
         let n = operations_in(plan, &window, operation.as_ref());
         let counted = count_text(n);
-        let what = if operation.is_some() { "operations" } else { "journeys" };
+        let what = if operation.is_some() {
+            "operations"
+        } else {
+            "journeys"
+        };
         let limit = duration_text(longer_than);
         let expected = Expected {
             n,
@@ -336,21 +369,33 @@ impl Builder<'_> {
     ) -> Option<BreakerWhen> {
         let Some(written) = &file.opens_within else {
             let keys = ["opens-within"];
-            self.mistake(meaning::one_of(span, "`breaker` with `during:`", &keys, &[]));
+            self.mistake(meaning::one_of(
+                span,
+                "`breaker` with `during:`",
+                &keys,
+                &[],
+            ));
             return None;
         };
         let opens_within = self.time(written);
         let lasts = fault.end().saturating_sub(fault.start);
         if opens_within >= lasts {
             let (what, has) = (format!("`{}`", fault.name), duration_text(lasts));
-            let needs = format!("more than its `opens-within` of {}", duration_text(opens_within));
+            let needs = format!(
+                "more than its `opens-within` of {}",
+                duration_text(opens_within)
+            );
             self.mistake(meaning::too_short(written.0.span, &what, &has, &needs));
         }
         let blocks = file.blocks_at_least.as_ref();
         let blocks_at_least = blocks.map_or(BLOCKS_AT_LEAST_DEFAULT, |share| self.share(share));
         if let Some(share) = blocks.filter(|_| blocks_at_least > 1.0) {
             let why = "no more than all calls can be kept off";
-            self.mistake(meaning::never_passes(share.0.span, why, "choose a share up to 100%"));
+            self.mistake(meaning::never_passes(
+                share.0.span,
+                why,
+                "choose a share up to 100%",
+            ));
         }
         Some(BreakerWhen::During {
             fault: fault.name.clone(),
@@ -397,7 +442,12 @@ impl Builder<'_> {
         let amplification_at_most = self.at_most(file.amplification.as_ref());
         let peak_at_most = self.at_most(file.peak.as_ref());
         let attempts = self.at_most(file.attempts.as_ref());
-        if amplification_at_most.or(peak_at_most).or(attempts).is_none() && !file.jitter {
+        if amplification_at_most
+            .or(peak_at_most)
+            .or(attempts)
+            .is_none()
+            && !file.jitter
+        {
             let keys = ["amplification", "peak", "attempts", "jitter"];
             self.mistake(meaning::one_of(span, "`retries`", &keys, &[]));
         }
@@ -433,7 +483,11 @@ impl Builder<'_> {
         let limit = &limit?.at_most;
         if limit.value < 1.0 {
             let why = "there is at least one attempt for each key";
-            self.mistake(meaning::never_passes(limit.span, why, "choose a limit of 1 or more"));
+            self.mistake(meaning::never_passes(
+                limit.span,
+                why,
+                "choose a limit of 1 or more",
+            ));
         }
         Some(limit.value)
     }
@@ -516,7 +570,12 @@ impl Builder<'_> {
         for (name, consumer) in file.consumers.iter() {
             let Some(patterns) = declared.get(&name.value) else {
                 let names = declared.names();
-                self.mistake(meaning::unknown(Noun::Consumer, name.span, &name.value, names));
+                self.mistake(meaning::unknown(
+                    Noun::Consumer,
+                    name.span,
+                    &name.value,
+                    names,
+                ));
                 continue;
             };
             let effects = self.source_of(&consumer.effects, RecordKind::Effect, plan);
@@ -612,7 +671,10 @@ impl Builder<'_> {
         let within = self.time(&file.within);
         let hold = self.time_or(file.hold.as_ref(), HOLD_DEFAULT);
         self.check_load_after(file.within.0.span, fault, within + hold, plan);
-        let goodput = file.goodput.as_ref().map_or(0.95, |share| self.share(share));
+        let goodput = file
+            .goodput
+            .as_ref()
+            .map_or(0.95, |share| self.share(share));
         let named = [(0.5, &file.p50), (0.9, &file.p90), (0.99, &file.p99)];
         let keys = [
             ("p50", file.p50.is_some()),
@@ -624,7 +686,10 @@ impl Builder<'_> {
             true => {
                 let chosen = self.choose(span, "`recovers`", &keys)?;
                 let (quantile, share) = named[chosen];
-                (quantile, share.as_ref().map_or(1.5, |share| self.share(share)))
+                (
+                    quantile,
+                    share.as_ref().map_or(1.5, |share| self.share(share)),
+                )
             }
         };
         let operation = operation?;
@@ -642,7 +707,11 @@ impl Builder<'_> {
                  beyond it)"
             ),
         };
-        self.check_n(span, &expected, "a percentile needs five operations beyond it");
+        self.check_n(
+            span,
+            &expected,
+            "a percentile needs five operations beyond it",
+        );
         let property = Property::Recovers(Recovers {
             operation,
             after: fault.name.clone(),
@@ -660,7 +729,12 @@ impl Builder<'_> {
         let declared = &self.system_file().evidence;
         if declared.get(&name.value).is_none() {
             let names = declared.names();
-            self.mistake(meaning::unknown(Noun::Evidence, name.span, &name.value, names));
+            self.mistake(meaning::unknown(
+                Noun::Evidence,
+                name.span,
+                &name.value,
+                names,
+            ));
             return None;
         }
         let source = plan.source(&SourceName::new(&name.value))?;
@@ -674,7 +748,11 @@ impl Builder<'_> {
 
     /// The only source of a kind, if there is exactly one.
     fn only_source(&self, plan: &Plan, kind: RecordKind) -> Option<SourceName> {
-        let mut sources = plan.system.evidence.iter().filter(|source| source.records == kind);
+        let mut sources = plan
+            .system
+            .evidence
+            .iter()
+            .filter(|source| source.records == kind);
         match (sources.next(), sources.next()) {
             (Some(only), None) => Some(only.name.clone()),
             _ => None,
@@ -699,7 +777,12 @@ impl Builder<'_> {
 }
 
 fn stays_up_expected(plan: &Plan) -> Expected {
-    let services = plan.system.services.iter().filter(|service| !service.once).count();
+    let services = plan
+        .system
+        .services
+        .iter()
+        .filter(|service| !service.once)
+        .count();
     Expected {
         n: services as u64,
         n_min: 1,
@@ -711,7 +794,9 @@ fn stays_up_expected(plan: &Plan) -> Expected {
 fn bound_of(plan: &Plan, operation: &OperationName) -> Duration {
     let mut steps = plan.load.journeys.iter().flat_map(|journey| &journey.steps);
     let step = steps.find(|step| step.name == *operation);
-    step.map_or(plan.load.timeout, |step| step_bound(step, plan.load.timeout))
+    step.map_or(plan.load.timeout, |step| {
+        step_bound(step, plan.load.timeout)
+    })
 }
 
 /// Calls that want to cross a link: as declared by `calls:`, else one per journey.

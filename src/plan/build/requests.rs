@@ -12,12 +12,7 @@ use super::Builder;
 use super::templates::Scope;
 
 impl Builder<'_> {
-    pub(super) fn request(
-        &mut self,
-        file: &RequestFile,
-        span: Span,
-        scope: Scope<'_>,
-    ) -> Request {
+    pub(super) fn request(&mut self, file: &RequestFile, span: Span, scope: Scope<'_>) -> Request {
         let methods = [
             ("get", &file.get),
             ("post", &file.post),
@@ -32,7 +27,11 @@ impl Builder<'_> {
             .map_or(("get", None), |(method, path)| (method, Some(path)));
         if let Some(path) = path.filter(|path| !path.value.starts_with('/')) {
             let what = "the path of a request";
-            self.mistake(meaning::out_of_range(path.span, what, "one that starts with `/`"));
+            self.mistake(meaning::out_of_range(
+                path.span,
+                what,
+                "one that starts with `/`",
+            ));
         }
         if let Some(json) = &file.json {
             self.body(&json.value.0, json.span, scope);
@@ -57,7 +56,9 @@ impl Builder<'_> {
             }
             Value::Array(items) => items.iter().for_each(|item| self.body(item, span, scope)),
             Value::Object(fields) => {
-                fields.values().for_each(|field| self.body(field, span, scope));
+                fields
+                    .values()
+                    .for_each(|field| self.body(field, span, scope));
             }
             _ => {}
         }
@@ -74,7 +75,11 @@ impl Builder<'_> {
             let path = path.and_then(|path| JsonPath::parse(path).ok());
             if path.is_none() {
                 let what = "a condition on the body";
-                self.mistake(meaning::out_of_range(body.span, what, "of the form `.errors == null`"));
+                self.mistake(meaning::out_of_range(
+                    body.span,
+                    what,
+                    "of the form `.errors == null`",
+                ));
             }
             path
         });

@@ -39,13 +39,23 @@ impl Builder<'_> {
             let what = "the command";
             self.mistake(meaning::out_of_range(name.span, what, "at least one word"));
         }
-        if let Some(replicas) = file.replicas.as_ref().filter(|replicas| replicas.value != 1) {
-            self.mistake(meaning::not_supported(replicas.span, "more than one replica is"));
+        if let Some(replicas) = file
+            .replicas
+            .as_ref()
+            .filter(|replicas| replicas.value != 1)
+        {
+            self.mistake(meaning::not_supported(
+                replicas.span,
+                "more than one replica is",
+            ));
         }
         let dir = file.dir.as_ref().map_or(".", |dir| self.inside(dir));
         let prepare = file.prepare.iter();
         let stop = file.stop.as_ref();
-        let ready_within = file.ready.as_ref().and_then(|ready| ready.value.within.as_ref());
+        let ready_within = file
+            .ready
+            .as_ref()
+            .and_then(|ready| ready.value.within.as_ref());
         ServicePlan {
             name: ServiceName::new(&name.value),
             source: self.source(name.span),

@@ -32,7 +32,14 @@ impl Scope<'_> {
     fn spellings(&self) -> &'static [&'static str] {
         match self {
             Self::Service(_) => &[
-                "port", "link", "direct", "data", "run:id", "run:token", "env", "chaos",
+                "port",
+                "link",
+                "direct",
+                "data",
+                "run:id",
+                "run:token",
+                "env",
+                "chaos",
             ],
             Self::Database => &["data", "direct", "env", "run:id"],
             Self::Fetch => &["run:id", "run:token", "env"],
@@ -59,7 +66,10 @@ impl Scope<'_> {
                     | S::Chaos
             ),
             Self::Database => {
-                matches!(symbol, S::DataOf(_) | S::Direct { .. } | S::Env(_) | S::RunId)
+                matches!(
+                    symbol,
+                    S::DataOf(_) | S::Direct { .. } | S::Env(_) | S::RunId
+                )
             }
             Self::Fetch => matches!(symbol, S::RunId | S::RunToken | S::Env(_)),
             Self::Cursor => matches!(symbol, S::Cursor),
@@ -195,7 +205,10 @@ fn suggest(head: &str, scope: Scope<'_>) -> Option<String> {
     match closest(head, spellings.iter().copied()) {
         Some(name) => Some(format!("did you mean `$({name})`?")),
         None => {
-            let all: Vec<String> = spellings.iter().map(|name| format!("`$({name})`")).collect();
+            let all: Vec<String> = spellings
+                .iter()
+                .map(|name| format!("`$({name})`"))
+                .collect();
             Some(format!("here there is {}", all.join(", ")))
         }
     }

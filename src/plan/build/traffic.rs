@@ -95,9 +95,8 @@ mod tests {
     #[test]
     fn a_ramp_counts_its_area_and_then_its_last_rate() {
         let load = load(vec![segment(0.0, 100.0, 10), segment(100.0, 100.0, 0)]);
-        let count = |from, to| {
-            journeys_between(&load, Duration::from_secs(from), Duration::from_secs(to))
-        };
+        let count =
+            |from, to| journeys_between(&load, Duration::from_secs(from), Duration::from_secs(to));
         assert_eq!(count(0, 10), 500.0);
         assert_eq!(count(0, 5), 125.0);
         assert_eq!(count(10, 20), 1000.0);

@@ -26,7 +26,11 @@ impl Builder<'_> {
         self.choose(span, "the window", &keys);
         if let Some(and_after) = file.and_after.as_ref().filter(|_| file.during.is_none()) {
             let what = "`and-after`";
-            self.mistake(meaning::out_of_range(and_after.0.span, what, "beside `during:`"));
+            self.mistake(meaning::out_of_range(
+                and_after.0.span,
+                what,
+                "beside `during:`",
+            ));
         }
         let window = match file {
             WindowFile {
@@ -89,7 +93,10 @@ pub(super) fn spans_of(window: &Window, plan: &Plan) -> Vec<(Duration, Duration)
             .collect(),
         Window::After { fault } => {
             let fault = plan.fault(fault);
-            fault.map(|fault| (fault.end(), phases.load_end)).into_iter().collect()
+            fault
+                .map(|fault| (fault.end(), phases.load_end))
+                .into_iter()
+                .collect()
         }
         Window::Baseline => vec![(phases.baseline_start, phases.baseline_end)],
         Window::Recovery => vec![(phases.recovery_start, phases.load_end)],
@@ -107,7 +114,11 @@ pub(super) fn spans_of(window: &Window, plan: &Plan) -> Vec<(Duration, Duration)
 }
 
 /// How many operations a window should hold; `None` is all journeys.
-pub(super) fn operations_in(plan: &Plan, window: &Window, operation: Option<&OperationName>) -> u64 {
+pub(super) fn operations_in(
+    plan: &Plan,
+    window: &Window,
+    operation: Option<&OperationName>,
+) -> u64 {
     let journeys: f64 = spans_of(window, plan)
         .into_iter()
         .map(|(from, to)| journeys_between(&plan.load, from, to))

@@ -22,7 +22,10 @@ impl Backlog {
             .map(|plan| {
                 let select = jq::compile(&plan.select)
                     .map_err(|error| format!("backlog `{}`: {error}", plan.name))?;
-                Ok(Self { plan: plan.clone(), select })
+                Ok(Self {
+                    plan: plan.clone(),
+                    select,
+                })
             })
             .collect()
     }
@@ -31,7 +34,9 @@ impl Backlog {
     pub(crate) async fn read(&self, context: &Context) -> Result<f64, String> {
         let answer = match &self.plan.fetch {
             Fetch::Http(fetch) => {
-                http::Pages::new(&context.client, fetch, &context.bindings)?.get(None).await?
+                http::Pages::new(&context.client, fetch, &context.bindings)?
+                    .get(None)
+                    .await?
             }
             Fetch::Sql { database, query } => {
                 let mut rows = Vec::new();
@@ -47,9 +52,9 @@ impl Backlog {
             }
         };
         match jq::run(&self.select, &answer).next().transpose()? {
-            Some(Value::Number(number)) => {
-                number.as_f64().ok_or_else(|| format!("`{number}` is out of range"))
-            }
+            Some(Value::Number(number)) => number
+                .as_f64()
+                .ok_or_else(|| format!("`{number}` is out of range")),
             Some(other) => Err(format!("`select` yields `{other}`, not a number")),
             None => Err("`select` yields nothing, not a number".into()),
         }

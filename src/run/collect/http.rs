@@ -42,7 +42,12 @@ impl<'a> Pages<'a> {
         bindings: &'a Bindings,
     ) -> Result<Self, String> {
         let cursor_filter = fetch.cursor.as_deref().map(jq::compile).transpose()?;
-        Ok(Self { client, fetch, bindings, cursor_filter })
+        Ok(Self {
+            client,
+            fetch,
+            bindings,
+            cursor_filter,
+        })
     }
 
     /// Reads from `cursor` on; each answer goes to `page`. Returns the cursor for the next time.
@@ -72,7 +77,9 @@ impl<'a> Pages<'a> {
     }
 
     fn next_cursor(&self, answer: &Value) -> Result<Option<String>, String> {
-        let Some(filter) = &self.cursor_filter else { return Ok(None) };
+        let Some(filter) = &self.cursor_filter else {
+            return Ok(None);
+        };
         match jq::run(filter, answer).next().transpose()? {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
@@ -82,7 +89,9 @@ impl<'a> Pages<'a> {
 
     /// One GET; the body as JSON.
     pub(crate) async fn get(&self, cursor: Option<&str>) -> Result<Value, String> {
-        let address = self.bindings.address(self.fetch.service.as_str(), self.fetch.port.as_str())?;
+        let address = self
+            .bindings
+            .address(self.fetch.service.as_str(), self.fetch.port.as_str())?;
         let bind = |symbol: &Symbol| match symbol {
             Symbol::Cursor => Ok(cursor.unwrap_or_default().to_owned()),
             other => self.bindings.bind(None, other),
@@ -99,7 +108,11 @@ impl<'a> Pages<'a> {
         let answer = request.send().await.map_err(|error| phrase(&error))?;
         let status = answer.status();
         if !status.is_success() {
-            return Err(format!("`{}` answered {}", self.fetch.path, status.as_u16()));
+            return Err(format!(
+                "`{}` answered {}",
+                self.fetch.path,
+                status.as_u16()
+            ));
         }
         let body = bounded_body(answer).await?;
         serde_json::from_slice(&body)
@@ -111,7 +124,10 @@ async fn bounded_body(mut answer: reqwest::Response) -> Result<Vec<u8>, String> 
     let mut body = Vec::new();
     while let Some(chunk) = answer.chunk().await.map_err(|error| phrase(&error))? {
         if body.len() + chunk.len() > PAGE_BYTES_MAX {
-            return Err(format!("a page is larger than {} MiB; page it", PAGE_BYTES_MAX >> 20));
+            return Err(format!(
+                "a page is larger than {} MiB; page it",
+                PAGE_BYTES_MAX >> 20
+            ));
         }
         body.extend_from_slice(&chunk);
     }

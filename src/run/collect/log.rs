@@ -18,7 +18,11 @@ pub(crate) async fn read(
         .map_err(|error| format!("its log cannot be read: {error}"))?;
     let mut lines = BufReader::new(file).split(b'\n');
     let mut skipped = 0;
-    while let Some(line) = lines.next_segment().await.map_err(|error| error.to_string())? {
+    while let Some(line) = lines
+        .next_segment()
+        .await
+        .map_err(|error| error.to_string())?
+    {
         if line.is_empty() {
             continue;
         }

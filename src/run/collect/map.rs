@@ -40,12 +40,17 @@ impl Mapping {
 
     /// The records of one row.
     pub(crate) fn row(&self, row: Value, now_ns: u64) -> Result<Vec<Record>, String> {
-        jq::run(&self.select, &row).map(|mapped| self.record(mapped?, now_ns)).collect()
+        jq::run(&self.select, &row)
+            .map(|mapped| self.record(mapped?, now_ns))
+            .collect()
     }
 
     fn record(&self, mapped: Value, now_ns: u64) -> Result<Record, String> {
         let Value::Object(mut fields) = mapped else {
-            return Err(format!("`select` yields {}, not an object", kind_of(&mapped)));
+            return Err(format!(
+                "`select` yields {}, not an object",
+                kind_of(&mapped)
+            ));
         };
         on_run_clock(&mut fields, &self.clock);
         fields.insert("source".into(), Value::String(self.source.to_string()));
@@ -88,7 +93,10 @@ fn on_run_clock(fields: &mut Map<String, Value>, clock: &RunClock) {
         } else if let Some(prefix) = name.strip_suffix("-wall-ms") {
             move_time(fields, &name, prefix, |value| clock.from_wall(value));
         } else if let Some(Value::Array(items)) = fields.get_mut(&name) {
-            items.iter_mut().filter_map(Value::as_object_mut).for_each(|i| on_run_clock(i, clock));
+            items
+                .iter_mut()
+                .filter_map(Value::as_object_mut)
+                .for_each(|i| on_run_clock(i, clock));
         }
     }
 }
@@ -99,8 +107,12 @@ fn move_time(
     prefix: &str,
     convert: impl Fn(u64) -> u64,
 ) {
-    let Some(value) = fields.remove(name) else { return };
-    let value = value.as_u64().map_or(Value::Null, |value| convert(value).into());
+    let Some(value) = fields.remove(name) else {
+        return;
+    };
+    let value = value
+        .as_u64()
+        .map_or(Value::Null, |value| convert(value).into());
     // A monotonic time is the better witness where a row has both.
     let target = format!("{prefix}-ns");
     if name.ends_with("-mono-ns") || !fields.contains_key(&target) {
@@ -146,13 +158,23 @@ mod tests {
     use serde_json::json;
 
     fn mapping(kind: RecordKind, select: &str) -> Mapping {
-        let clock = RunClock { origin_mono_ns: 1_000, origin_wall_ms: 10 };
+        let clock = RunClock {
+            origin_mono_ns: 1_000,
+            origin_wall_ms: 10,
+        };
         let plan = SourcePlan {
             name: SourceName::new("s"),
-            source: SourceRef { file: "system.yaml".into(), line: 1, column: 1 },
+            source: SourceRef {
+                file: "system.yaml".into(),
+                line: 1,
+                column: 1,
+            },
             records: kind,
             every: None,
-            fetch: Fetch::Sql { database: DatabaseName::new("d"), query: String::new() },
+            fetch: Fetch::Sql {
+                database: DatabaseName::new("d"),
+                query: String::new(),
+            },
             rows: ".rows[]".into(),
             select: select.into(),
         };
@@ -167,7 +189,9 @@ mod tests {
         );
         let row = json!({"id": "e", "key": "k", "type": "t", "mono": 1500, "wall": 11});
         let records = mapping.records(json!({"rows": [row]}), 0).unwrap();
-        let [Record::Event(event)] = records.as_slice() else { panic!("{records:?}") };
+        let [Record::Event(event)] = records.as_slice() else {
+            panic!("{records:?}")
+        };
         assert_eq!(event.at_ns, 500);
         assert_eq!(event.source.as_str(), "s");
     }
@@ -175,17 +199,28 @@ mod tests {
     #[test]
     fn a_row_that_is_no_record_names_the_field() {
         let mapping = mapping(RecordKind::Entry, "{key, amount: .cents}");
-        let error = mapping.records(json!({"rows": [{"key": "k"}]}), 0).unwrap_err();
+        let error = mapping
+            .records(json!({"rows": [{"key": "k"}]}), 0)
+            .unwrap_err();
         assert!(error.contains("i64") || error.contains("null"), "{error}");
-        assert!(mapping.records(json!({"rows": [{"key": "k", "cents": 5}]}), 0).is_ok());
+        assert!(
+            mapping
+                .records(json!({"rows": [{"key": "k", "cents": 5}]}), 0)
+                .is_ok()
+        );
     }
 
     #[test]
     fn a_select_that_yields_nothing_skips_the_row() {
-        let mapping = mapping(RecordKind::Effect, r#"select(.ok) | {consumer: "c", event: .id}"#);
+        let mapping = mapping(
+            RecordKind::Effect,
+            r#"select(.ok) | {consumer: "c", event: .id}"#,
+        );
         let rows = json!({"rows": [{"ok": false, "id": "a"}, {"ok": true, "id": "b"}]});
         let records = mapping.records(rows, 0).unwrap();
-        let [Record::Effect(effect)] = records.as_slice() else { panic!("{records:?}") };
+        let [Record::Effect(effect)] = records.as_slice() else {
+            panic!("{records:?}")
+        };
         assert_eq!((effect.event.as_str(), effect.count), ("b", 1));
     }
 }

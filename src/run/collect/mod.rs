@@ -43,9 +43,16 @@ pub(crate) struct Context {
 
 impl Context {
     fn database_url(&self, name: &DatabaseName) -> Result<String, String> {
-        let database = self.plan.system.databases.iter().find(|database| database.name == *name);
+        let database = self
+            .plan
+            .system
+            .databases
+            .iter()
+            .find(|database| database.name == *name);
         let database = database.ok_or_else(|| format!("no database `{name}`"))?;
-        database.url.render(|symbol| self.bindings.bind(None, symbol))
+        database
+            .url
+            .render(|symbol| self.bindings.bind(None, symbol))
     }
 }
 
@@ -118,7 +125,9 @@ impl Reader {
             source: self.plan.name.clone(),
             rows: self.rows,
             lost: 0,
-            error: result.err().map(|error| format!("row {}: {error}", self.rows + 1)),
+            error: result
+                .err()
+                .map(|error| format!("row {}: {error}", self.rows + 1)),
         });
     }
 
@@ -128,14 +137,17 @@ impl Reader {
             Fetch::Http(http) => {
                 let pages = http::Pages::new(&context.client, http, &context.bindings)?;
                 let cursor = self.cursor.take();
-                let (cursor, result) =
-                    pages.read(cursor, |answer| self.keep_answer(context, answer)).await;
+                let (cursor, result) = pages
+                    .read(cursor, |answer| self.keep_answer(context, answer))
+                    .await;
                 self.cursor = cursor;
                 result
             }
             Fetch::Sql { database, query } => {
                 let url = context.database_url(database)?;
-                sql::read(&url, query, |row| self.keep_row(context, row)).await.map(drop)
+                sql::read(&url, query, |row| self.keep_row(context, row))
+                    .await
+                    .map(drop)
             }
             Fetch::Log { service } => {
                 let path = context.logs.join(format!("{service}.log"));
@@ -146,14 +158,22 @@ impl Reader {
                 self.skipped += skipped.await?;
                 Ok(())
             }
-            Fetch::Operations { operation, outcomes } => {
+            Fetch::Operations {
+                operation,
+                outcomes,
+            } => {
                 let wanted = |row: &Value| {
                     let class = serde_json::from_value(row["outcome"].clone());
-                    row["op"] == operation.as_str() && class.is_ok_and(|class| outcomes.contains(&class))
+                    row["op"] == operation.as_str()
+                        && class.is_ok_and(|class| outcomes.contains(&class))
                 };
                 let path = context.operations.clone();
                 log::read(&path, |row| {
-                    if wanted(&row) { self.keep_row(context, row) } else { Ok(()) }
+                    if wanted(&row) {
+                        self.keep_row(context, row)
+                    } else {
+                        Ok(())
+                    }
                 })
                 .await
                 .map(drop)

@@ -26,14 +26,16 @@ async fn rows(
     query: &str,
     mut row: impl FnMut(Value) -> Result<(), String>,
 ) -> Result<u64, String> {
-    let options: SqliteConnectOptions =
-        url.parse().map_err(|error| format!("`{url}` is no database URL: {error}"))?;
+    let options: SqliteConnectOptions = url
+        .parse()
+        .map_err(|error| format!("`{url}` is no database URL: {error}"))?;
     let options = options
         .read_only(true)
         .create_if_missing(false)
         .busy_timeout(Duration::from_secs(5));
-    let mut connection =
-        SqliteConnection::connect_with(&options).await.map_err(|error| error.to_string())?;
+    let mut connection = SqliteConnection::connect_with(&options)
+        .await
+        .map_err(|error| error.to_string())?;
     let mut count = 0;
     {
         let query = sqlx::AssertSqlSafe(query.to_owned());
@@ -43,14 +45,19 @@ async fn rows(
             count += 1;
         }
     }
-    connection.close().await.map_err(|error| error.to_string())?;
+    connection
+        .close()
+        .await
+        .map_err(|error| error.to_string())?;
     Ok(count)
 }
 
 fn object(row: &SqliteRow) -> Result<Value, String> {
     let mut fields = Map::new();
     for column in row.columns() {
-        let raw = row.try_get_raw(column.ordinal()).map_err(|error| error.to_string())?;
+        let raw = row
+            .try_get_raw(column.ordinal())
+            .map_err(|error| error.to_string())?;
         let at = column.ordinal();
         let value = if raw.is_null() {
             Value::Null
@@ -82,7 +89,10 @@ mod tests {
             .create_if_missing(true)
             .journal_mode(sqlx::sqlite::SqliteJournalMode::Wal);
         let mut writer = SqliteConnection::connect_with(&options).await.unwrap();
-        for statement in ["create table t (k text, n bigint)", "insert into t values ('a', 7)"] {
+        for statement in [
+            "create table t (k text, n bigint)",
+            "insert into t values ('a', 7)",
+        ] {
             sqlx::query(statement).execute(&mut writer).await.unwrap();
         }
         let mut seen = Vec::new();
@@ -90,7 +100,10 @@ mod tests {
             seen.push(row);
             Ok(())
         };
-        assert_eq!(read(&url, r#"select k as "the-key", n, null as x from t"#, keep).await, Ok(1));
+        assert_eq!(
+            read(&url, r#"select k as "the-key", n, null as x from t"#, keep).await,
+            Ok(1)
+        );
         assert_eq!(seen, [json!({"the-key": "a", "n": 7, "x": null})]);
         assert!(read(&url, "delete from t", |_| Ok(())).await.is_err());
         let missing = format!("sqlite://{}/b.db", folder.path().display());
