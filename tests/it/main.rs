@@ -2,9 +2,11 @@
 //!
 //! Wait for conditions with `support::eventually`, never for time; loopback and free ports only.
 
+mod diagnostics;
 mod keeper;
 mod load;
 mod outage;
+mod plan;
 mod report;
 mod support;
 mod tidy;

@@ -1,0 +1,124 @@
+//! Mistakes that users make, one file each in `tests/diagnostics`: each is refused with an id, its
+//! line, carets and a help, and nothing is started. The `.yml` files there are systems.
+
+use std::path::{Path, PathBuf};
+
+use chaos_harness::diagnostic::{Diagnostic, Diagnostics, Sources};
+use chaos_harness::plan::{self, BuildOptions, Plan};
+use chaos_harness::scenario::{self, FILE_BYTES_MAX, LoadOptions};
+
+fn planned(path: &Path, options: &LoadOptions) -> Result<Plan, Diagnostics> {
+    plan::build(&scenario::load(path, options)?, &BuildOptions::default())
+}
+
+fn mistakes(path: &Path, options: &LoadOptions) -> Diagnostics {
+    planned(path, options).expect_err("the file holds a mistake")
+}
+
+fn bad_files() -> Vec<PathBuf> {
+    let folder = std::fs::read_dir("tests/diagnostics").expect("the folder is committed");
+    let mut files: Vec<PathBuf> = folder
+        .map(|entry| entry.expect("a readable entry").path())
+        .filter(|path| path.extension().is_some_and(|end| end == "yaml"))
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn each_bad_file_is_refused_with_its_line_and_a_fix() {
+    let files = bad_files();
+    assert!(files.len() >= 40, "only {} bad files", files.len());
+    for path in files {
+        let name = path.file_stem().expect("a name").to_string_lossy();
+        let found = mistakes(&path, &LoadOptions::default());
+        insta::with_settings!({ snapshot_path => "../diagnostics/snapshots", prepend_module_to_snapshot => false }, {
+            insta::assert_snapshot!(name.as_ref(), found.render(false));
+        });
+    }
+}
+
+#[test]
+fn all_mistakes_of_meaning_are_reported_at_once() {
+    let path = Path::new("tests/diagnostics/several-mistakes.yaml");
+    let found = mistakes(path, &LoadOptions::default());
+    let ids: Vec<&str> = found.list.iter().map(|mistake| mistake.id).collect();
+    assert_eq!(
+        ids,
+        [
+            "scenario::bad-quantity",
+            "scenario::unknown-link",
+            "scenario::unknown-operation"
+        ]
+    );
+}
+
+#[test]
+fn a_changed_value_is_checked_like_a_written_one() {
+    let path = Path::new("scenarios/payment-outage.yaml");
+    let set = |assignment: &str| {
+        let options = LoadOptions {
+            set: vec![assignment.to_owned()],
+            ..LoadOptions::default()
+        };
+        planned(path, &options)
+    };
+    let plan = set("phases.baseline=10s").expect("a good value");
+    assert_eq!(plan.phases.baseline_end.as_secs(), 15);
+    let id = |assignment| set(assignment).expect_err("a bad one").list[0].id;
+    assert_eq!(id("phases.baseline=10"), "scenario::bad-quantity");
+    assert_eq!(id("phasse.baseline=10s"), "set::unknown-path");
+    assert_eq!(id("phases.base=10s"), "yaml::unknown-key");
+    assert_eq!(id("phases.baseline"), "set::no-value");
+}
+
+fn refused(text: &str) -> Diagnostic {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("hostile.yaml");
+    std::fs::write(&path, text).expect("a written file");
+    let mut found = mistakes(&path, &LoadOptions::default());
+    assert_eq!(found.list.len(), 1, "a mistake of shape is reported alone");
+    found.list.remove(0)
+}
+
+#[test]
+fn hostile_files_are_refused_without_being_built() {
+    let nested = "[".repeat(20_000);
+    let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..10 {
+        let before = level - 1;
+        let copies = vec![format!("*a{before}"); 10].join(", ");
+        bomb += &format!("a{level}: &a{level} [{copies}]\n");
+    }
+    let wide = format!("name: [{}]", "x, ".repeat(20_000));
+    for text in [nested, bomb, wide] {
+        let mistake = refused(&text);
+        assert!(mistake.id.starts_with("yaml::"), "{}", mistake.id);
+    }
+    let large = " ".repeat(usize::try_from(FILE_BYTES_MAX).expect("a small number") + 1);
+    assert_eq!(refused(&large).id, "file::too-large");
+}
+
+#[test]
+fn colour_adds_nothing_but_colour() {
+    let mut sources = Sources::default();
+    let file = sources.add("a.yaml", "name: x\n");
+    let span = chaos_harness::diagnostic::Span {
+        file,
+        line: 1,
+        column: 7,
+        start: 6,
+        end: 7,
+    };
+    let found = Diagnostics::one(
+        sources,
+        Diagnostic::error("a::b", span, "wrong").help("fix it"),
+    );
+    let plain = found.render(false);
+    assert!(
+        plain.contains("a.yaml:1:7") && plain.contains("help: fix it"),
+        "{plain}"
+    );
+    assert!(!plain.contains('\u{1b}'));
+    assert!(found.render(true).contains('\u{1b}'));
+}
