@@ -98,11 +98,14 @@ pub fn duplicate_name(noun: Noun, span: Span, name: &str) -> Diagnostic {
     Diagnostic::error("scenario::duplicate-name", span, title).help("rename one of them")
 }
 
+/// The id of [`bad_quantity`].
+pub const BAD_QUANTITY: &str = "scenario::bad-quantity";
+
 /// A duration, rate, share or size that does not read.
 #[must_use]
 pub fn bad_quantity(span: Span, text: &str, what: &str, why: &str) -> Diagnostic {
     let title = format!("`{text}` is not {what}: {why}");
-    Diagnostic::error("scenario::bad-quantity", span, title)
+    Diagnostic::error(BAD_QUANTITY, span, title)
 }
 
 /// Something that files may name but this version does not do.

@@ -121,7 +121,12 @@ fn start_of(file: u32) -> Span {
 fn span_of(at: serde_saphyr::Location, text: &str, file: u32) -> Span {
     let narrow = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     let length = u64::try_from(text.len()).unwrap_or(u64::MAX);
-    let start = at.span().byte_offset().unwrap_or_default().min(length);
+    // The scanner's own errors tell line and column only.
+    let start = at
+        .span()
+        .byte_offset()
+        .unwrap_or_else(|| offset_of(text, at.line(), at.column()))
+        .min(length);
     let end = (start + at.span().byte_len().unwrap_or_default()).min(length);
     Span {
         file,
@@ -130,6 +135,16 @@ fn span_of(at: serde_saphyr::Location, text: &str, file: u32) -> Span {
         start: narrow(start),
         end: narrow(end),
     }
+}
+
+/// The byte at a line and a column, both from 1; the end of the text when it has no such line.
+fn offset_of(text: &str, line: u64, column: u64) -> u64 {
+    let skipped = usize::try_from(line.saturating_sub(1)).unwrap_or(usize::MAX);
+    let before: usize = text.split_inclusive('\n').take(skipped).map(str::len).sum();
+    let columns = usize::try_from(column.saturating_sub(1)).unwrap_or(usize::MAX);
+    let rest = text[before..].lines().next().unwrap_or_default();
+    let within: usize = rest.chars().take(columns).map(char::len_utf8).sum();
+    u64::try_from(before + within).unwrap_or(u64::MAX)
 }
 
 /// A value as the library hands it over.

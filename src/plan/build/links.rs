@@ -81,7 +81,7 @@ impl Builder<'_> {
             ProtocolFile::Http => Protocol::Http,
             ProtocolFile::Tcp => Protocol::Tcp,
             _ => {
-                let what = "this protocol is (use `tcp`: bytes and connections)";
+                let what = "speaking this protocol (use `tcp`, which counts connections) is";
                 self.mistake(meaning::not_supported(protocol.span, what));
                 Protocol::Tcp
             }
@@ -130,13 +130,12 @@ impl Builder<'_> {
         let mut texts = env.chain(set).chain(words.map(|word| word.value.as_str()));
         let named = |text: &str| {
             let template = Template::parse(text).unwrap_or_default();
-            let used = template.symbols().any(|symbol| match symbol {
+            template.symbols().any(|symbol| match symbol {
                 crate::plan::Symbol::Link(to)
                 | crate::plan::Symbol::LinkHost(to)
                 | crate::plan::Symbol::LinkPort(to) => *to == link.name.to,
                 _ => false,
-            });
-            used
+            })
         };
         // What a template file holds is not known here.
         let templates = file.files.iter().any(|(_, file)| file.template.is_some());

@@ -4,6 +4,7 @@
 //! that all mistakes are reported at once. Nothing here does I/O, reads a clock, or draws from
 //! anything but the seed. Read in the order of [`build`].
 
+mod consistency;
 mod evidence;
 mod expected;
 mod faults;
@@ -13,6 +14,7 @@ mod links;
 mod load;
 mod properties;
 mod requests;
+mod resilience;
 mod services;
 mod templates;
 mod traffic;
@@ -59,7 +61,8 @@ pub fn build(files: &Files, options: &BuildOptions) -> Result<Plan, Diagnostics>
     }
     let mut list = builder.mistakes;
     list.sort_by_key(|mistake| mistake.span);
-    list.dedup_by(|a, b| a.span == b.span && a.title == b.title);
+    // A value that is wrong in itself is not also wrong for what it would mean.
+    list.dedup_by(|later, first| later.span == first.span);
     Err(Diagnostics {
         sources: files.sources.clone(),
         list,

@@ -132,10 +132,8 @@ impl Builder<'_> {
             Symbol::DataOf(service) => {
                 self.known_service(service, span);
             }
-            Symbol::Env(name) => {
-                if self.system_file().allow_env.get(name).is_none() {
-                    self.mistake(meaning::env_not_allowed(span, name));
-                }
+            Symbol::Env(name) if self.system_file().allow_env.get(name).is_none() => {
+                self.mistake(meaning::env_not_allowed(span, name));
             }
             Symbol::Pick { feed, field } => self.picked(feed, field.as_deref(), span),
             Symbol::Captured(name) => self.captured(name, span, scope),
