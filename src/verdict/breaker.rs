@@ -154,6 +154,7 @@ impl Judge<'_> {
         ));
         match self.opening(opens_within, blocks) {
             Opening::At(at, blocked) => {
+                let at = self.settled(at);
                 case.value = Some(text::share(blocked));
                 case.margin = Some(text::signed_span(
                     i128::from(on.from + opens_within.as_nanos() as u64) - i128::from(at),
@@ -222,6 +223,20 @@ impl Judge<'_> {
             Some(best) => Opening::Never { best },
             None => Opening::NoDemand { most },
         }
+    }
+
+    /// The opening itself: a window in which enough is blocked may begin a little before it, and
+    /// what entered until then was not let through by a half-open breaker. It is the last attempt
+    /// before the first pause of half of T_open, if that comes within T_open.
+    fn settled(&self, opened: u64) -> u64 {
+        let mut last = opened;
+        for at in self.demand.all.iter().copied().filter(|at| *at >= opened) {
+            if at - last >= self.open_for() / 2 {
+                break;
+            }
+            last = at + 1;
+        }
+        if last <= opened + self.open_for() { last } else { opened }
     }
 
     /// No T_open after the opening sees more attempts than the probes of all instances.
