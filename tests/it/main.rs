@@ -8,6 +8,8 @@ mod load;
 mod outage;
 mod plan;
 mod report;
+mod run;
+mod scene;
 mod support;
 mod tidy;
 mod toxiproxy;
