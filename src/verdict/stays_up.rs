@@ -36,7 +36,7 @@ pub(crate) fn check(context: &Context<'_>) -> Case {
         if *signal == Some(9) || is_job(context, service.as_str(), *code) {
             continue;
         }
-        if !was_ever_ready(context, service) {
+        if died_in_boot(context, service) {
             continue;
         }
         let how = match (signal, code) {
@@ -63,9 +63,12 @@ pub(crate) fn check(context: &Context<'_>) -> Case {
     case
 }
 
-fn was_ever_ready(context: &Context<'_>, wanted: &ServiceName) -> bool {
-    context.evidence.events.iter().any(|it| {
-        matches!(&it.event, Event::ServiceReady { service, .. } if service == wanted)
+/// Whether the run came no further than its boot, and this service not even that far.
+fn died_in_boot(context: &Context<'_>, wanted: &ServiceName) -> bool {
+    !context.evidence.events.iter().any(|it| match &it.event {
+        Event::LoadStarted { .. } => true,
+        Event::ServiceReady { service, .. } => service == wanted,
+        _ => false,
     })
 }
 

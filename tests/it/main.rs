@@ -3,6 +3,7 @@
 //! Wait for conditions with `support::eventually`, never for time; loopback and free ports only.
 
 mod diagnostics;
+mod honesty;
 mod keeper;
 mod load;
 mod outage;

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
@@ -21,14 +22,14 @@ const RUN_WITHIN: Duration = Duration::from_secs(90);
 
 /// A scenario and its system in a folder of their own.
 pub(crate) struct Scene {
-    folder: TempDir,
+    folder: Arc<TempDir>,
     environment: Vec<(String, String)>,
 }
 
 /// A run under way. Killed when a test that failed drops it.
 pub(crate) struct Running {
     child: Child,
-    folder: PathBuf,
+    folder: Arc<TempDir>,
     ended: bool,
 }
 
@@ -40,6 +41,7 @@ pub(crate) struct Done {
     pub(crate) text: String,
     /// Its run folder; none when it made none.
     pub(crate) run: Option<PathBuf>,
+    _folder: Arc<TempDir>,
 }
 
 impl Scene {
@@ -48,7 +50,7 @@ impl Scene {
         fs::write(folder.path().join("system.yaml"), system).expect("written");
         let scenario = format!("name: scene\nsystem: system.yaml\n{scenario}");
         fs::write(folder.path().join("scenario.yaml"), scenario).expect("written");
-        Scene { folder, environment: Vec::new() }
+        Scene { folder: Arc::new(folder), environment: Vec::new() }
     }
 
     /// Sets a variable of `allow-env`.
@@ -108,7 +110,7 @@ impl Scene {
             .stderr(log)
             .spawn()
             .expect("started");
-        Running { child, folder: self.folder.path().to_owned(), ended: false }
+        Running { child, folder: Arc::clone(&self.folder), ended: false }
     }
 }
 
@@ -124,7 +126,7 @@ impl Running {
 
     /// The run folder, once there is one.
     pub(crate) fn run_folder(&self) -> Option<PathBuf> {
-        newest_run(&self.folder.join("reports"))
+        newest_run(&self.folder.path().join("reports"))
     }
 
     /// Waits for an event of a kind and, unless empty, with this text in its line.
@@ -154,8 +156,9 @@ impl Running {
         self.ended = true;
         Done {
             code: status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
-            text: fs::read_to_string(self.folder.join("stderr.txt")).unwrap_or_default(),
+            text: fs::read_to_string(self.folder.path().join("stderr.txt")).unwrap_or_default(),
             run: self.run_folder(),
+            _folder: Arc::clone(&self.folder),
         }
     }
 }
