@@ -1,6 +1,7 @@
 //! Did a fault do anything, and did it end? Without that, nothing that held proves anything.
 
 use crate::evidence::{Call, CallEnd, Event};
+use crate::plan::fault::Down;
 use crate::plan::{FaultEffect, FaultPlan, LinkEffect, LinkName, ProcessEffect, ServiceName};
 
 use super::case::Gap;
@@ -87,6 +88,9 @@ impl Context<'_> {
                     .map(|link| self.late_calls(link, seen.on, late_ns));
                 late.sum()
             }
+            LinkEffect::Down { how: Down::Refuse } => {
+                proxy_bites(seen, links).max(self.calls_kept_off(seen, links))
+            }
             _ => proxy_bites(seen, links).max(self.hurt_calls(seen, links)),
         };
         if bites >= BITES_MIN {
@@ -94,7 +98,10 @@ impl Context<'_> {
         }
         let names: Vec<String> = links.iter().map(ToString::to_string).collect();
         let on = text::some_of(names.iter().map(String::as_str));
-        let help = if used == 0 {
+        let refused = matches!(effect, LinkEffect::Down { how: Down::Refuse });
+        let help = if refused && links.iter().any(|link| !self.calls(link).is_empty()) {
+            "use `down: { how: reset }`: refused connections cannot be counted".to_owned()
+        } else if used == 0 {
             format!("drive load that uses {on}, or put the fault on a link that is used")
         } else {
             format!(
@@ -113,20 +120,21 @@ impl Context<'_> {
     }
 
     /// Requests that were answered later than the baseline's median by `late_ns`, or given up by
-    /// the caller while they were held.
+    /// the caller while they were held; less what is as late without any fault.
     fn late_calls(&self, link: &LinkName, on: Span, late_ns: u64) -> u64 {
-        let mut usual: Vec<u64> = self
-            .calls_in(link, self.baseline)
-            .iter()
-            .filter_map(|call| took(call))
-            .collect();
-        usual.sort_unstable();
-        let bound = quantile(&usual, 0.5).unwrap_or(0) + late_ns;
+        let usual = self.calls_in(link, self.baseline);
+        let mut times: Vec<u64> = usual.iter().filter_map(|call| took(call)).collect();
+        times.sort_unstable();
+        let bound = quantile(&times, 0.5).unwrap_or(0) + late_ns;
         let late = |call: &&&Call| match took(call) {
             Some(took) => took >= bound,
             None => call.end != CallEnd::Refused,
         };
-        self.calls_in(link, on).iter().filter(late).count() as u64
+        let during = self.calls_in(link, on);
+        let count = |calls: &[&Call]| calls.iter().filter(late).count();
+        // A delay that is lost in the link's own variation is late as often without the fault.
+        let by_chance = (count(usual) * during.len()).checked_div(usual.len()).unwrap_or(0);
+        count(during).saturating_sub(by_chance) as u64
     }
 
     /// Calls while the fault was on that did not come to an ordinary end: a weaker witness, for
@@ -138,6 +146,16 @@ impl Context<'_> {
         let hurt = |call: &&&Call| call.end != CallEnd::Answered;
         let on_link = |link: &&LinkName| self.calls_in(link, seen.on).iter().filter(hurt).count();
         links.iter().map(on_link).sum::<usize>() as u64
+    }
+
+    /// Calls that should have entered a refused link and could not: nobody sees those themselves,
+    /// but their callers were asked for them.
+    fn calls_kept_off(&self, seen: &FaultSeen<'_>, links: &[&LinkName]) -> u64 {
+        let kept_off = |link: &&LinkName| {
+            let demand = self.demand(link);
+            (demand.wanted(seen.on) - demand.attempts(seen.on) as f64).max(0.0)
+        };
+        links.iter().map(kept_off).sum::<f64>() as u64
     }
 
     /// At least 20 calls after the fault's end look like the baseline; links that do not speak http
@@ -204,7 +222,8 @@ impl Context<'_> {
     }
 
     fn pause_gap(&self, seen: &FaultSeen<'_>, service: &ServiceName) -> Option<Gap> {
-        let unanswered = |call: &&Call| call.first_byte_ns.is_none_or(|at| at >= seen.on.to);
+        // It answers from when its end is asked for, a little before that is confirmed.
+        let unanswered = |call: &&Call| call.first_byte_ns.is_none_or(|at| at >= seen.lift_asked);
         let held = self.calls_to(service, seen.on).filter(unanswered).count() as u64;
         (held < BITES_MIN).then(|| {
             Gap::new(

@@ -59,6 +59,8 @@ pub(crate) struct FaultSeen<'a> {
     pub(crate) asked: u64,
     /// From confirmed on to confirmed off (or to the end of the load when it was never lifted).
     pub(crate) on: Span,
+    /// When its end was asked for; the end of the load when it never was.
+    pub(crate) lift_asked: u64,
     pub(crate) lifted: bool,
     pub(crate) bites: &'a [Bite],
 }
@@ -525,18 +527,20 @@ fn faults_seen<'a>(
                     plan: fault_plan,
                     asked: *asked_ns,
                     on: Span::new(*confirmed_ns, load_end),
+                    lift_asked: load_end,
                     lifted: false,
                     bites: &[],
                 });
             }
             Event::FaultLifted {
                 fault,
+                asked_ns,
                 confirmed_ns,
                 bites,
-                ..
             } => {
                 if let Some(known) = seen.get_mut(fault) {
                     known.on = Span::new(known.on.from, *confirmed_ns);
+                    known.lift_asked = *asked_ns;
                     known.lifted = true;
                     known.bites = bites;
                 }

@@ -1,9 +1,11 @@
 //! `stays-up`: no service ends unless the run ended it.
 //!
 //! One that exits or dies of a signal of its own making fails this. A SIGKILL that is not ours is
-//! somebody else's doing (out of memory?), and makes the run inconclusive.
+//! somebody else's doing (out of memory?), and makes the run inconclusive. One that was never ready
+//! never was up: the run could not be carried out, which is no verdict on the system.
 
 use crate::evidence::Event;
+use crate::plan::ServiceName;
 
 use super::Status;
 use super::case::Case;
@@ -34,6 +36,9 @@ pub(crate) fn check(context: &Context<'_>) -> Case {
         if *signal == Some(9) || is_job(context, service.as_str(), *code) {
             continue;
         }
+        if died_in_boot(context, service) {
+            continue;
+        }
         let how = match (signal, code) {
             (Some(signal), _) => format!("died of signal {signal}"),
             (None, Some(code)) => format!("exited with {code}"),
@@ -56,6 +61,15 @@ pub(crate) fn check(context: &Context<'_>) -> Case {
         text::count(case.n, "service")
     );
     case
+}
+
+/// Whether the run came no further than its boot, and this service not even that far.
+fn died_in_boot(context: &Context<'_>, wanted: &ServiceName) -> bool {
+    !context.evidence.events.iter().any(|it| match &it.event {
+        Event::LoadStarted { .. } => true,
+        Event::ServiceReady { service, .. } => service == wanted,
+        _ => false,
+    })
 }
 
 /// A job is there to end, with 0.

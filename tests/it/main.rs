@@ -3,11 +3,14 @@
 //! Wait for conditions with `support::eventually`, never for time; loopback and free ports only.
 
 mod diagnostics;
+mod honesty;
 mod keeper;
 mod load;
 mod outage;
 mod plan;
 mod report;
+mod run;
+mod scene;
 mod support;
 mod tidy;
 mod toxiproxy;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::super::context::{Context, Span};
 use super::super::testing::*;
 use crate::evidence::{CallEnd, Event};
+use crate::plan::fault::Down;
 use crate::plan::property::*;
 use crate::plan::{Direction, FaultEffect, LinkEffect, LinkName, ProcessEffect, ServiceName};
 
@@ -35,6 +36,20 @@ fn with_latency(delay: u64) -> Run {
         }
     }
     run
+}
+
+#[test]
+fn a_delay_that_is_lost_in_the_links_own_variation_did_not_bite() {
+    let mut run = with_latency(0);
+    if let FaultEffect::Link { effect, .. } = &mut run.plan.faults[0].effect {
+        *effect = LinkEffect::Latency { latency: Duration::from_millis(1), jitter: Duration::ZERO };
+    }
+    // 0 to 99 ms, whatever the fault adds.
+    for (n, it) in run.evidence.calls.iter_mut().filter(|it| it.link == psp()).enumerate() {
+        let delayed = u64::from((ON..OFF).contains(&it.at_ns));
+        it.first_byte_ns = Some(it.at_ns + (n as u64 % 100 + delayed) * MS);
+    }
+    run.is_inconclusive(errors(), "did not bite");
 }
 
 fn no_breaker() -> Run {
@@ -157,6 +172,34 @@ fn a_pause_needs_calls_that_went_unanswered() {
             *it = silent(it.clone());
         }
     }
+    run.passes(errors());
+}
+
+#[test]
+fn a_paused_service_that_answers_before_its_end_is_confirmed_was_paused_all_the_same() {
+    let mut run = process(ProcessEffect::Pause);
+    run.change_events(|event| {
+        if let Event::FaultLifted { asked_ns, .. } = event {
+            *asked_ns = OFF - 5 * MS;
+        }
+    });
+    for it in &mut run.evidence.calls {
+        if it.link.to == "payments" && (ON..OFF - 5 * MS).contains(&it.at_ns) {
+            it.first_byte_ns = Some(OFF - 2 * MS);
+        }
+    }
+    run.passes(errors());
+}
+
+#[test]
+fn refused_connections_are_inferred_from_what_their_caller_was_asked_for() {
+    let mut run = no_breaker();
+    if let FaultEffect::Link { effect, .. } = &mut run.plan.faults[0].effect {
+        *effect = LinkEffect::Down { how: Down::Refuse };
+    }
+    run.did_not_bite();
+    run.is_inconclusive(errors(), "did not bite");
+    run.evidence.calls.retain(|it| it.link != psp() || !(ON..OFF).contains(&it.at_ns));
     run.passes(errors());
 }
 
