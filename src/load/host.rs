@@ -10,7 +10,8 @@
 //! - Dropping `execute()` leaks users that keep sending: it is always awaited to its end.
 //! - The killswitch is process-global and cleared when an attack starts: it is triggered again
 //!   until the attack has ended.
-//! - Its telnet controller listens by default, it prints, it installs a `log` logger: switched off.
+//! - Its telnet controller listens by default, it prints, it installs a `log` logger: switched off,
+//!   but for one line (`N users launched.`) that nothing silences: standard output is no protocol.
 //! - With a client of its own per user it would read the environment's proxies and load
 //!   certificates 200 times: users share one that nobody uses.
 

@@ -13,6 +13,7 @@
 //! Read next: [`wire`] (what it is told and what it tells), [`schedule`], `user.rs`, `recorder.rs`,
 //! then `run/load_host.rs` (the coordinator's side).
 
+mod attempt;
 pub mod draw;
 mod histograms;
 pub mod hlog;
@@ -26,7 +27,7 @@ pub mod schedule;
 mod shared;
 mod signals;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod uplink;
 mod user;
 pub mod wire;

@@ -29,6 +29,9 @@ use crate::load::wire::{
 /// Messages that may wait for the run; then the worker waits.
 const MESSAGES_MAX: usize = 64;
 
+/// How often silence is looked for while the longest that is borne passes.
+const LOOKS_PER_SILENCE: u32 = 30;
+
 /// What a worker sent, in order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LoadMessage {
@@ -91,6 +94,10 @@ impl LoadHost {
     ///
     /// When no port can be bound.
     pub async fn start(assignment: Assignment) -> std::io::Result<Self> {
+        Self::with_silence(assignment, SILENCE_MAX).await
+    }
+
+    async fn with_silence(assignment: Assignment, silence_max: Duration) -> std::io::Result<Self> {
         let listener = tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         let url = format!("http://{}", listener.local_addr()?);
         let (messages_in, messages) = mpsc::channel(MESSAGES_MAX);
@@ -116,7 +123,7 @@ impl LoadHost {
         });
         tokio::spawn(async move {
             tokio::select! {
-                () = watch_silence(watched) => {}
+                () = watch_silence(watched, silence_max) => {}
                 () = watch_ended.cancelled() => {}
             }
         });
@@ -307,19 +314,22 @@ async fn failed(State(shared): State<Arc<Shared>>, Json(failed): Json<Failed>) -
 }
 
 /// Reports the worker as lost when it was silent for too long before its end.
-async fn watch_silence(shared: Arc<Shared>) {
-    let mut looks = tokio::time::interval(Duration::from_millis(500));
+async fn watch_silence(shared: Arc<Shared>, silence_max: Duration) {
+    let mut looks = tokio::time::interval(silence_max / LOOKS_PER_SILENCE);
     loop {
         looks.tick().await;
         let over = matches!(*shared.stage.borrow(), Stage::Over | Stage::Failed(_));
         if over {
             return;
         }
-        if shared.silent_for() > SILENCE_MAX {
-            let why = format!("the load worker was silent for {SILENCE_MAX:?}");
+        if shared.silent_for() > silence_max {
+            let why = format!("the load worker was silent for {silence_max:?}");
             // A receiver that is gone has no use for it.
             let _ = shared.messages.send(LoadMessage::Lost(why)).await;
             return;
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
