@@ -236,7 +236,11 @@ impl Judge<'_> {
             }
             last = at + 1;
         }
-        if last <= opened + self.open_for() { last } else { opened }
+        if last <= opened + self.open_for() {
+            last
+        } else {
+            opened
+        }
     }
 
     /// No T_open after the opening sees more attempts than the probes of all instances.

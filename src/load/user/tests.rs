@@ -36,7 +36,7 @@ const PATIENT: Duration = Duration::from_secs(30);
 
 fn results(notes: &[Note]) -> Vec<&StepResult> {
     let operation = |note| match note {
-        &Note::Operation(ref ended) => Some(&ended.result),
+        Note::Operation(ended) => Some(&ended.result),
         _ => None,
     };
     notes.iter().filter_map(operation).collect()
