@@ -35,11 +35,11 @@ async fn walk(url: &str, steps: Vec<StepPlan>, timeout: Duration) -> Vec<Note> {
 const PATIENT: Duration = Duration::from_secs(30);
 
 fn results(notes: &[Note]) -> Vec<&StepResult> {
-    let operation = |note| match note {
+    let operations = notes.iter().filter_map(|note| match note {
         Note::Operation(ended) => Some(&ended.result),
         _ => None,
-    };
-    notes.iter().filter_map(operation).collect()
+    });
+    operations.collect()
 }
 
 fn ended(notes: &[Note]) -> JourneyEnded {
