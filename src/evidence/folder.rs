@@ -19,7 +19,6 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::plan::Plan;
-use crate::verdict::Verdicts;
 
 use super::{Record, Stamped};
 
@@ -161,11 +160,6 @@ impl RunFolder {
     /// Writes `plan.json`: the same bytes for the same plan.
     pub fn write_plan(&self, plan: &Plan) -> Result<(), FolderError> {
         self.write_json("plan.json", plan)
-    }
-
-    /// Writes `outcome.json`.
-    pub fn write_outcome(&self, verdicts: &Verdicts) -> Result<(), FolderError> {
-        self.write_json("outcome.json", verdicts)
     }
 
     fn write_json<T: Serialize>(&self, name: &str, value: &T) -> Result<(), FolderError> {
