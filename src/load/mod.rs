@@ -21,6 +21,7 @@ mod host;
 mod http;
 mod journeys;
 pub mod pacer;
+mod queue;
 mod recorder;
 pub mod render;
 pub mod schedule;

@@ -5,7 +5,6 @@
 //! queue full is dropped and counted.
 
 use std::num::NonZeroU64;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::evidence::clock::mono_ns;
 
+use super::queue::Queue;
 use super::schedule::Schedule;
 use super::shared::{Due, Note, Shared};
 
@@ -48,7 +48,7 @@ pub fn sleep_until(mono_at_ns: u64, stop: &CancellationToken) -> bool {
 }
 
 /// Issues every ticket of the schedule when it is due. Returns at its end or at a stop.
-pub(crate) fn pace(schedule: Schedule, shared: &Arc<Shared>, tickets: flume::Sender<Due>) {
+pub(crate) fn pace(schedule: Schedule, shared: &Shared, queue: &Queue) {
     make_timers_exact();
     let t0_ns = shared.t0_ns();
     for ticket in schedule {
@@ -60,9 +60,10 @@ pub(crate) fn pace(schedule: Schedule, shared: &Arc<Shared>, tickets: flume::Sen
         }
         shared.ticket_issued(at_ns);
         let number = ticket.number;
-        if tickets.try_send(Due { number, at_ns }).is_err() {
+        if !queue.put(Due { number, at_ns }) {
             shared.note(Note::Dropped { due_ns: at_ns });
         }
     }
     shared.issued_to_ns.store(u64::MAX, Relaxed);
+    queue.close();
 }

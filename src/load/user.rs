@@ -13,6 +13,7 @@ use super::attempt::{Attempt, request, settle};
 use super::draw;
 use super::http::{Connection, Keep};
 use super::journeys::{Step, Values};
+use super::queue::Queue;
 use super::shared::{Due, JourneyEnded, Note, Problem, Shared, StepEnded, StepResult};
 
 const POLL_FIRST: Duration = Duration::from_millis(250);
@@ -50,16 +51,16 @@ impl User {
     }
 
     /// Takes tickets until there are no more, or the load is stopped.
-    pub(crate) async fn serve(&mut self, tickets: flume::Receiver<Due>, deadline: Duration) {
+    pub(crate) async fn serve(&mut self, queue: &Queue, deadline: Duration) {
         let shared = Arc::clone(&self.shared);
         let mut stopped = std::pin::pin!(shared.stop.cancelled());
         loop {
             let due = tokio::select! {
                 biased;
                 () = &mut stopped => break,
-                due = tickets.recv_async() => match due {
-                    Ok(due) => due,
-                    Err(flume::RecvError::Disconnected) => break,
+                due = queue.take() => match due {
+                    Some(due) => due,
+                    None => break,
                 },
             };
             let waited = shared.clock.now_ns().saturating_sub(due.at_ns);

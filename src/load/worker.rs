@@ -19,9 +19,10 @@ use super::host;
 use super::http::Target;
 use super::journeys::Journeys;
 use super::pacer;
+use super::queue::Queue;
 use super::recorder::Recorder;
 use super::schedule::{Schedule, rate_max};
-use super::shared::{Due, Note, Shared};
+use super::shared::{Note, Shared};
 use super::signals;
 use super::uplink::{Gone, Uplink};
 use super::user::User;
@@ -87,24 +88,39 @@ async fn drive(uplink: &mut Uplink, assignment: Assignment) -> Result<(), Worker
     obey_signals(&shared)?;
     // Users end on every way out of here; their thread is joined where they are done.
     let _cut_at_exit = CutOnDrop(Arc::clone(&shared));
-    let (tickets, queue) = flume::bounded(part.queue_max);
-    let users = spawn_users(&part, &assignment, queue)?;
-    let ready = until_ready(&shared, part.users, &users).await?;
+    let mut threads = Threads {
+        users: spawn_users(&part, &assignment)?,
+        pacer: None,
+    };
+    let ready = until_ready(&shared, part.users, &threads.users).await?;
     let () = uplink.post("/ready", &ready).await?;
 
     let mut line = uplink.another();
     let Some(t0_mono_ns) = until_go(&mut line, &shared).await? else {
-        return finish(uplink, part, users, 0).await;
+        return finish(uplink, part, threads, 0).await;
     };
     shared.begin(shared.clock.from_mono(t0_mono_ns));
     part.begun.cancel();
     let listener = tokio::spawn(listen(line, Arc::clone(&shared)));
-    let pacer = spawn_pacer(&assignment, &part, tickets)?;
-    let result = finish(uplink, part, users, t0_mono_ns).await;
+    threads.pacer = Some(spawn_pacer(&assignment, &part)?);
+    let result = finish(uplink, part, threads, t0_mono_ns).await;
     listener.abort();
-    // It ends with the schedule or the stop that ended the users.
-    let _ = pacer.join();
     result
+}
+
+/// Who notes what happens.
+struct Threads {
+    users: JoinHandle<Result<(), String>>,
+    /// None before T0.
+    pacer: Option<JoinHandle<()>>,
+}
+
+impl Threads {
+    /// Whether nothing is noted any more. The pacer too: what it could hand to nobody after a stop
+    /// is a ticket all the same.
+    fn ended(&self) -> bool {
+        self.users.is_finished() && self.pacer.as_ref().is_none_or(JoinHandle::is_finished)
+    }
 }
 
 /// What this worker works with.
@@ -113,7 +129,7 @@ struct Part {
     notes: flume::Receiver<Note>,
     recorder: Recorder,
     users: u32,
-    queue_max: usize,
+    queue: Arc<Queue>,
     /// Cancelled at T0.
     begun: CancellationToken,
 }
@@ -157,7 +173,7 @@ impl Part {
             notes,
             recorder,
             users,
-            queue_max,
+            queue: Arc::new(Queue::new(queue_max)),
             begun: CancellationToken::new(),
         })
     }
@@ -206,11 +222,10 @@ fn stop(shared: &Arc<Shared>, grace: Duration) {
 fn spawn_users(
     part: &Part,
     assignment: &Assignment,
-    queue: flume::Receiver<Due>,
 ) -> Result<JoinHandle<Result<(), String>>, WorkerError> {
-    let shared = Arc::clone(&part.shared);
+    let (shared, queue) = (Arc::clone(&part.shared), Arc::clone(&part.queue));
     let (users, timeout, begun) = (part.users, assignment.load.timeout, part.begun.clone());
-    let life = lives(assignment, Arc::clone(&shared), queue.clone(), begun);
+    let life = lives(assignment, Arc::clone(&shared), Arc::clone(&queue), begun);
     let run = move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -219,9 +234,9 @@ fn spawn_users(
         let result = runtime.block_on(host::run(users, timeout, life));
         // Tickets that nobody will take any more.
         shared.stop.cancel();
-        queue
-            .drain()
-            .for_each(|due| shared.note(Note::Dropped { due_ns: due.at_ns }));
+        for due in queue.abandon() {
+            shared.note(Note::Dropped { due_ns: due.at_ns });
+        }
         result
     };
     let thread = std::thread::Builder::new().name("users".into()).spawn(run);
@@ -232,7 +247,7 @@ fn spawn_users(
 fn lives(
     assignment: &Assignment,
     shared: Arc<Shared>,
-    queue: flume::Receiver<Due>,
+    queue: Arc<Queue>,
     begun: CancellationToken,
 ) -> impl Fn() -> host::Life + Send + Sync + 'static {
     let model = assignment.load.model.clone();
@@ -245,13 +260,13 @@ fn lives(
     let tickets_max = shared.journeys.tickets_max();
     let next = Arc::new(AtomicU64::new(0));
     move || {
-        let (shared, queue, begun) = (Arc::clone(&shared), queue.clone(), begun.clone());
+        let (shared, queue, begun) = (Arc::clone(&shared), Arc::clone(&queue), begun.clone());
         let (model, next) = (model.clone(), Arc::clone(&next));
         Box::pin(async move {
             let mut user = User::new(Arc::clone(&shared));
             user.connect().await;
             match model {
-                LoadModel::Open(_) => user.serve(queue, deadline).await,
+                LoadModel::Open(_) => user.serve(&queue, deadline).await,
                 LoadModel::Closed { think, .. } => {
                     tokio::select! {
                         () = begun.cancelled() => {}
@@ -278,12 +293,8 @@ async fn until(shared: &Shared, at_ns: u64) {
     }
 }
 
-fn spawn_pacer(
-    assignment: &Assignment,
-    part: &Part,
-    tickets: flume::Sender<Due>,
-) -> Result<JoinHandle<()>, WorkerError> {
-    let shared = Arc::clone(&part.shared);
+fn spawn_pacer(assignment: &Assignment, part: &Part) -> Result<JoinHandle<()>, WorkerError> {
+    let (shared, queue) = (Arc::clone(&part.shared), Arc::clone(&part.queue));
     let schedule = match &assignment.load.model {
         LoadModel::Open(arrivals) => Some(Schedule::new(
             arrivals,
@@ -296,7 +307,7 @@ fn spawn_pacer(
         LoadModel::Closed { .. } => None,
     };
     let run = move || match schedule {
-        Some(schedule) => pacer::pace(schedule, &shared, tickets),
+        Some(schedule) => pacer::pace(schedule, &shared, &queue),
         None => shared.issued_to_ns.store(u64::MAX, Relaxed),
     };
     let thread = std::thread::Builder::new().name("pacer".into()).spawn(run);
@@ -361,7 +372,7 @@ async fn listen(mut line: Uplink, shared: Arc<Shared>) {
 async fn finish(
     uplink: &mut Uplink,
     mut part: Part,
-    users: JoinHandle<Result<(), String>>,
+    threads: Threads,
     t0_mono_ns: u64,
 ) -> Result<(), WorkerError> {
     let mut batches = tokio::time::interval(BATCH_EVERY);
@@ -369,8 +380,8 @@ async fn finish(
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
-        // Before the notes are read: what ended users noted is then among them.
-        let over = part.users_ended(&users);
+        // Before the notes are read: what was noted last is then among them.
+        let over = threads.ended();
         let mut due = false;
         while let Ok(note) = part.notes.try_recv() {
             part.recorder.book(note);
@@ -399,14 +410,7 @@ async fn finish(
     };
     let finished = part.recorder.finish(cpu_s(), wall_s);
     let () = uplink.post("/finished", &finished).await?;
-    join(users).await
-}
-
-impl Part {
-    /// Whether every user has left and said so. goose takes up to half a second more to notice.
-    fn users_ended(&self, users: &JoinHandle<Result<(), String>>) -> bool {
-        users.is_finished()
-    }
+    join(threads.users).await
 }
 
 async fn send(uplink: &mut Uplink, part: &mut Part, last: bool) -> Result<(), WorkerError> {
