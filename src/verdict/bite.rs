@@ -133,7 +133,9 @@ impl Context<'_> {
         let during = self.calls_in(link, on);
         let count = |calls: &[&Call]| calls.iter().filter(late).count();
         // A delay that is lost in the link's own variation is late as often without the fault.
-        let by_chance = (count(usual) * during.len()).checked_div(usual.len()).unwrap_or(0);
+        let by_chance = (count(usual) * during.len())
+            .checked_div(usual.len())
+            .unwrap_or(0);
         count(during).saturating_sub(by_chance) as u64
     }
 

@@ -20,8 +20,14 @@ fn is_inconclusive(done: &Done, why: &str, help: &str) {
     done.ends(3, &["INCONCLUSIVE  judged"]);
     let verdict = done.verdict("judged");
     assert_eq!(verdict["status"], "inconclusive", "{verdict}");
-    assert!(verdict["why"].as_str().is_some_and(|it| it.contains(why)), "{verdict}");
-    assert!(verdict["help"].as_str().is_some_and(|it| it.contains(help)), "{verdict}");
+    assert!(
+        verdict["why"].as_str().is_some_and(|it| it.contains(why)),
+        "{verdict}"
+    );
+    assert!(
+        verdict["help"].as_str().is_some_and(|it| it.contains(help)),
+        "{verdict}"
+    );
 }
 
 #[test]
@@ -29,7 +35,11 @@ fn fault_on_a_link_that_nothing_uses_proves_nothing() {
     let expect = "{ errors: { operation: call, during: broken, at-most: 10% } }";
     let scenario = scenario("link: caller -> spare, inject: blackhole", expect);
     let done = Scene::new(PAIR, &scenario).run();
-    is_inconclusive(&done, "did not bite: it touched 0 requests on caller -> spare", "drive load");
+    is_inconclusive(
+        &done,
+        "did not bite: it touched 0 requests on caller -> spare",
+        "drive load",
+    );
 }
 
 #[test]
@@ -37,7 +47,9 @@ fn fault_too_weak_to_be_felt_proves_nothing() {
     let expect = "{ errors: { operation: call, during: broken, at-most: 10% } }";
     // The callee's own answers vary by more than what the fault adds.
     let scenario = scenario("link: caller -> callee, inject: { latency: 1ms }", expect);
-    let done = Scene::new(PAIR, &scenario).with("CALLEE_FLAG", "--spread-ms=150").run();
+    let done = Scene::new(PAIR, &scenario)
+        .with("CALLEE_FLAG", "--spread-ms=150")
+        .run();
     is_inconclusive(&done, "did not bite", "stronger");
 }
 
@@ -52,8 +64,9 @@ fn percentile_of_a_step_that_was_mostly_skipped_proves_nothing() {
       - name: first
         request: { get: /call/first }
         outcome: { done: [200], refused: [502] }
+        capture: { path: { json: .path } }
       - name: second
-        request: { get: /second }
+        request: { get: /second/$(path) }
 ";
     let system = PAIR.replace("\nevidence:", &format!("{journey}\nevidence:"));
     let expect = "{ latency: { operation: second, during: broken, p90: 900ms } }";
@@ -73,7 +86,10 @@ fn absence_without_a_drain_proves_nothing() {
 #[test]
 fn system_without_a_breaker_fails_the_property_of_a_breaker() {
     let expect = "{ breaker: { link: caller -> callee, during: broken, opens-within: 500ms, blocks-at-least: 90% } }";
-    let scenario = scenario("link: caller -> callee, direction: response, inject: blackhole", expect);
+    let scenario = scenario(
+        "link: caller -> callee, direction: response, inject: blackhole",
+        expect,
+    );
     let scenario = scenario.replace("50/s", "100/s");
     let done = Scene::new(PAIR, &scenario).run();
     done.ends(1, &["FAIL          judged"]);

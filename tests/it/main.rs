@@ -11,6 +11,7 @@ mod plan;
 mod report;
 mod run;
 mod scene;
+mod shutdown;
 mod support;
 mod tidy;
 mod toxiproxy;

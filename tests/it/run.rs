@@ -30,16 +30,34 @@ expect:
 fn healthy_system_passes_and_its_run_is_judged_and_rendered_again_to_the_same_bytes() {
     let scene = Scene::new(PAIR, CALM);
     let done = scene.run();
-    done.ends(0, &["PASS          answered", "PASS          adds-up", "PASS          stays-up"]);
+    done.ends(
+        0,
+        &[
+            "PASS          answered",
+            "PASS          adds-up",
+            "PASS          stays-up",
+        ],
+    );
     for name in [
-        "plan.json", "scenario.yaml", "system.yaml", "events.jsonl", "load.hlog", "outcome.json",
-        "report.html", "records/operation.jsonl", "records/call.jsonl", "records/entry.jsonl",
+        "plan.json",
+        "scenario.yaml",
+        "system.yaml",
+        "events.jsonl",
+        "load.hlog",
+        "outcome.json",
+        "report.html",
+        "records/operation.jsonl",
+        "records/call.jsonl",
+        "records/entry.jsonl",
         "logs/caller.log",
     ] {
         let file = done.folder().join(name).metadata();
         assert!(file.is_ok_and(|found| found.len() > 0), "{name}");
     }
-    assert_eq!(fs::canonicalize(scene.reports().join("latest")).expect("a link"), done.folder());
+    assert_eq!(
+        fs::canonicalize(scene.reports().join("latest")).expect("a link"),
+        done.folder()
+    );
 
     let read = |name: &str| fs::read(done.folder().join(name)).expect("written");
     let before = (read("outcome.json"), read("report.html"));
@@ -65,14 +83,20 @@ expect: { up: stays-up }
     done.ends(0, &[]);
 
     let ready: Vec<Value> = done.events("service-ready");
-    let order: Vec<_> = ready.iter().filter_map(|event| event["service"].as_str()).collect();
+    let order: Vec<_> = ready
+        .iter()
+        .filter_map(|event| event["service"].as_str())
+        .collect();
     assert_eq!(order, ["job", "by-log", "by-command", "by-tcp"]);
     assert_eq!(done.log("by-command.prepare-1").trim(), "first");
     assert_eq!(done.log("by-command.prepare-2").trim(), "second");
     assert!(done.log("by-command.ready").contains("asked"));
 
     let links = done.events("link-created");
-    let link = links.iter().find(|it| it["link"] == "by-tcp -> by-log").expect("a link");
+    let link = links
+        .iter()
+        .find(|it| it["link"] == "by-tcp -> by-log")
+        .expect("a link");
     let address = link["listen"].as_str().expect("an address");
     let (_, port) = address.rsplit_once(':').expect("a port");
     let log = done.log("by-tcp");
@@ -90,8 +114,11 @@ expect: { up: stays-up }
 #[test]
 fn every_fault_on_a_link_is_applied_confirmed_bites_and_is_lifted() {
     let injected = [
-        "{ latency: 100ms }", "blackhole", "{ down: { how: refuse } }",
-        "{ down: { how: reset } }", "{ limit-data: 40B }",
+        "{ latency: 100ms }",
+        "blackhole",
+        "{ down: { how: refuse } }",
+        "{ down: { how: reset } }",
+        "{ limit-data: 40B }",
     ];
     let done = Scene::new(PAIR, &chain(&injected, "link: caller -> callee,")).run();
     done.ends(0, &[]);
@@ -113,8 +140,14 @@ fn every_fault_on_a_service_is_applied_confirmed_and_lifted() {
     done.ends(0, &["PASS          stays-up"]);
     lifted_faults(&done, injected.len());
     let exits = done.events("service-exited");
-    let of_callee: Vec<_> = exits.iter().filter(|exit| exit["service"] == "callee").collect();
-    let signals: Vec<_> = of_callee.iter().map(|exit| exit["signal"].as_i64()).collect();
+    let of_callee: Vec<_> = exits
+        .iter()
+        .filter(|exit| exit["service"] == "callee")
+        .collect();
+    let signals: Vec<_> = of_callee
+        .iter()
+        .map(|exit| exit["signal"].as_i64())
+        .collect();
     // Killed, stopped, restarted; and the teardown.
     assert_eq!(signals, [Some(9), Some(15), Some(15), Some(15)]);
     assert!(of_callee.iter().all(|exit| exit["by-us"] == true));
@@ -145,13 +178,28 @@ fn chain(injected: &[&str], target: &str) -> String {
 
 /// The ends of all faults in order, each after its start; none failed.
 fn lifted_faults(done: &Done, count: usize) -> Vec<Value> {
-    assert!(done.events("fault-failed").is_empty(), "{:?}", done.events("fault-failed"));
+    assert!(
+        done.events("fault-failed").is_empty(),
+        "{:?}",
+        done.events("fault-failed")
+    );
     let (applied, lifted) = (done.events("fault-applied"), done.events("fault-lifted"));
-    assert_eq!((applied.len(), lifted.len()), (count, count), "{}", done.text);
+    assert_eq!(
+        (applied.len(), lifted.len()),
+        (count, count),
+        "{}",
+        done.text
+    );
     for (on, off) in applied.iter().zip(&lifted) {
         assert_eq!(on["fault"], off["fault"]);
-        assert!(on["confirmed-ns"].as_u64() >= on["asked-ns"].as_u64(), "{on}");
-        assert!(off["asked-ns"].as_u64() > on["confirmed-ns"].as_u64(), "{on} {off}");
+        assert!(
+            on["confirmed-ns"].as_u64() >= on["asked-ns"].as_u64(),
+            "{on}"
+        );
+        assert!(
+            off["asked-ns"].as_u64() > on["confirmed-ns"].as_u64(),
+            "{on} {off}"
+        );
     }
     lifted
 }
@@ -166,24 +214,45 @@ fn service_that_ends_by_itself_during_the_run_fails_stays_up_by_name() {
 
 #[test]
 fn service_that_is_never_ready_is_named_with_its_log() {
-    let system = PAIR.replace("$(env:CALLEE_FLAG)]", "--never-ready, --log, waiting for a database]");
-    let system = system.replace("ready: { http: /health/ready }", "ready: { http: /health/ready, within: 1s }");
+    let system = PAIR.replace(
+        "$(env:CALLEE_FLAG)]",
+        "--never-ready, --log, waiting for a database]",
+    );
+    let system = system.replace(
+        "ready: { http: /health/ready }",
+        "ready: { http: /health/ready, within: 1s }",
+    );
     Scene::new(&system, CALM).run().ends(
         4,
-        &["`callee`", "was not ready within 1s", "log: waiting for a database", "help:"],
+        &[
+            "`callee`",
+            "was not ready within 1s",
+            "log: waiting for a database",
+            "help:",
+        ],
     );
 }
 
 #[test]
 fn service_that_dies_in_its_boot_is_named_with_its_log() {
-    let system = PAIR.replace("$(env:CALLEE_FLAG)]", "--log, no such table, --die-at-boot, '3']");
-    Scene::new(&system, CALM).run().ends(4, &["`callee`", "code 3", "log: no such table"]);
+    let system = PAIR.replace(
+        "$(env:CALLEE_FLAG)]",
+        "--log, no such table, --die-at-boot, '3']",
+    );
+    Scene::new(&system, CALM)
+        .run()
+        .ends(4, &["`callee`", "code 3", "log: no such table"]);
 }
 
 #[test]
 fn missing_executable_is_named() {
-    let system = PAIR.replace("[$(env:FIXTURE), --port, $(port:http), $(env:CALLEE_FLAG)]", "[/nonexistent/service]");
-    Scene::new(&system, CALM).run().ends(4, &["`callee`", "/nonexistent/service"]);
+    let system = PAIR.replace(
+        "[$(env:FIXTURE), --port, $(port:http), $(env:CALLEE_FLAG)]",
+        "[/nonexistent/service]",
+    );
+    Scene::new(&system, CALM)
+        .run()
+        .ends(4, &["`callee`", "/nonexistent/service"]);
 }
 
 #[test]
@@ -192,7 +261,10 @@ fn pinned_port_that_is_taken_is_named_with_its_holder() {
     let port = holder.local_addr().expect("an address").port();
     let system = PAIR.replacen("ports: [http]", &format!("ports: {{ http: {port} }}"), 1);
     let done = Scene::new(&system, CALM).start().end();
-    let (port, me) = (format!("port {port} is taken"), format!("pid {}", std::process::id()));
+    let (port, me) = (
+        format!("port {port} is taken"),
+        format!("pid {}", std::process::id()),
+    );
     done.ends(4, &[&port, &me]);
 }
 

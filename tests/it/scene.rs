@@ -48,9 +48,15 @@ impl Scene {
     pub(crate) fn new(system: &str, scenario: &str) -> Scene {
         let folder = tempfile::tempdir().expect("a folder");
         fs::write(folder.path().join("system.yaml"), system).expect("written");
-        let scenario = format!("name: scene\nsystem: system.yaml\n{scenario}");
+        let scenario = match scenario.contains("system:") {
+            true => scenario.to_owned(),
+            false => format!("name: scene\nsystem: system.yaml\n{scenario}"),
+        };
         fs::write(folder.path().join("scenario.yaml"), scenario).expect("written");
-        Scene { folder: Arc::new(folder), environment: Vec::new() }
+        Scene {
+            folder: Arc::new(folder),
+            environment: Vec::new(),
+        }
     }
 
     /// Sets a variable of `allow-env`.
@@ -110,7 +116,11 @@ impl Scene {
             .stderr(log)
             .spawn()
             .expect("started");
-        Running { child, folder: Arc::clone(&self.folder), ended: false }
+        Running {
+            child,
+            folder: Arc::clone(&self.folder),
+            ended: false,
+        }
     }
 }
 
@@ -135,7 +145,9 @@ impl Running {
             self.run_folder().is_some_and(|run| {
                 let lines = fs::read_to_string(run.join("events.jsonl")).unwrap_or_default();
                 let wanted = format!("\"kind\":\"{kind}\"");
-                lines.lines().any(|line| line.contains(&wanted) && line.contains(text))
+                lines
+                    .lines()
+                    .any(|line| line.contains(&wanted) && line.contains(text))
             })
         });
     }
@@ -144,18 +156,25 @@ impl Running {
     pub(crate) fn own(&self, role: &str) -> i32 {
         until_some(role, RUN_WITHIN, || {
             let run = self.run_folder()?;
-            let found = processes_of(&run).into_iter().chain(children_of(self.pid()));
-            found.into_iter().find(|pid| argument(*pid, 1).as_deref() == Some(role))
+            let found = processes_of(&run)
+                .into_iter()
+                .chain(children_of(self.pid()));
+            found
+                .into_iter()
+                .find(|pid| argument(*pid, 1).as_deref() == Some(role))
         })
     }
 
     /// Waits for its end.
     pub(crate) fn end(mut self) -> Done {
-        let status =
-            until_some("end of the run", RUN_WITHIN, || self.child.try_wait().expect("our child"));
+        let status = until_some("end of the run", RUN_WITHIN, || {
+            self.child.try_wait().expect("our child")
+        });
         self.ended = true;
         Done {
-            code: status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
+            code: status
+                .code()
+                .unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
             text: fs::read_to_string(self.folder.path().join("stderr.txt")).unwrap_or_default(),
             run: self.run_folder(),
             _folder: Arc::clone(&self.folder),
@@ -177,7 +196,9 @@ impl Done {
     /// The run folder of a run that must have made one.
     #[track_caller]
     pub(crate) fn folder(&self) -> &Path {
-        self.run.as_deref().unwrap_or_else(|| panic!("no run folder:\n{}", self.text))
+        self.run
+            .as_deref()
+            .unwrap_or_else(|| panic!("no run folder:\n{}", self.text))
     }
 
     /// Asserts the exit code and that each text is said.
@@ -185,7 +206,11 @@ impl Done {
     pub(crate) fn ends(&self, code: i32, texts: &[&str]) -> &Self {
         assert_eq!(self.code, code, "{}", self.text);
         for text in texts {
-            assert!(self.text.contains(text), "`{text}` is not said:\n{}", self.text);
+            assert!(
+                self.text.contains(text),
+                "`{text}` is not said:\n{}",
+                self.text
+            );
         }
         self
     }
@@ -203,7 +228,9 @@ impl Done {
         let outcome: Value = serde_json::from_slice(&outcome).expect("JSON");
         let verdicts = outcome["verdicts"].as_array().expect("verdicts");
         let found = verdicts.iter().find(|it| it["property"] == property);
-        found.unwrap_or_else(|| panic!("no verdict on {property}: {outcome}")).clone()
+        found
+            .unwrap_or_else(|| panic!("no verdict on {property}: {outcome}"))
+            .clone()
     }
 
     /// The log of a process.
@@ -215,7 +242,9 @@ impl Done {
 /// The newest run below a report folder.
 fn newest_run(reports: &Path) -> Option<PathBuf> {
     let entries = fs::read_dir(reports).ok()?.flatten();
-    let runs = entries.map(|entry| entry.path()).filter(|path| !path.is_symlink());
+    let runs = entries
+        .map(|entry| entry.path())
+        .filter(|path| !path.is_symlink());
     runs.filter(|path| path.join("logs").is_dir())
         .max_by_key(|path| path.metadata().and_then(|found| found.created()).ok())
 }
@@ -225,7 +254,11 @@ fn newest_run(reports: &Path) -> Option<PathBuf> {
 pub(crate) fn assert_nothing_left(run: &Path) {
     let strays = processes_of(run);
     assert!(strays.is_empty(), "left of {}: {strays:?}", run.display());
-    assert!(!run.join("data").exists(), "data of {} is left", run.display());
+    assert!(
+        !run.join("data").exists(),
+        "data of {} is left",
+        run.display()
+    );
     for port in ports_of(run) {
         let bound = std::net::TcpListener::bind(("127.0.0.1", port));
         assert!(bound.is_ok(), "port {port} is still taken");
@@ -235,7 +268,9 @@ pub(crate) fn assert_nothing_left(run: &Path) {
 /// The events of a run; the last line of a killed run may be half there.
 fn events(run: &Path) -> Vec<Value> {
     let lines = fs::read_to_string(run.join("events.jsonl")).unwrap_or_default();
-    let lines = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let lines = lines
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
     lines.map(|line| line["event"].clone()).collect()
 }
 
@@ -243,18 +278,30 @@ fn events(run: &Path) -> Vec<Value> {
 fn ports_of(run: &Path) -> Vec<u16> {
     let port = |address: &Value| address.as_str()?.rsplit_once(':')?.1.parse().ok();
     let events = events(run).into_iter();
-    events.flat_map(|event| [port(&event["listen"]), port(&event["upstream"])]).flatten().collect()
+    events
+        .flat_map(|event| [port(&event["listen"]), port(&event["upstream"])])
+        .flatten()
+        .collect()
 }
 
 /// Processes that carry the run in their environment, found as the sweep finds them.
 pub(crate) fn processes_of(run: &Path) -> Vec<i32> {
-    let id = run.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let id = run
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
     let wanted = format!("CHAOS_RUN={id}");
     let carries = |pid: &i32| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
+        environment
+            .split(|byte| *byte == 0)
+            .any(|variable| variable == wanted.as_bytes())
     };
-    pids().into_iter().filter(carries).filter(|pid| is_alive(*pid)).collect()
+    pids()
+        .into_iter()
+        .filter(carries)
+        .filter(|pid| is_alive(*pid))
+        .collect()
 }
 
 fn children_of(parent: i32) -> Vec<i32> {
@@ -268,7 +315,9 @@ fn children_of(parent: i32) -> Vec<i32> {
 
 fn pids() -> Vec<i32> {
     let entries = fs::read_dir("/proc").expect("/proc").flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
 }
 
 fn argument(pid: i32, index: usize) -> Option<String> {

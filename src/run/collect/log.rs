@@ -48,7 +48,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.log");
         let long = "x".repeat(LINE_BYTES_MAX + 1);
-        std::fs::write(&path, format!("{{\"a\":1}}\nplain\n\n{long}\n[1]\n{{\"a\":2}}")).unwrap();
+        std::fs::write(
+            &path,
+            format!("{{\"a\":1}}\nplain\n\n{long}\n[1]\n{{\"a\":2}}"),
+        )
+        .unwrap();
         let mut seen = Vec::new();
         let keep = |row| {
             seen.push(row);
@@ -56,6 +60,10 @@ mod tests {
         };
         assert_eq!(read(&path, keep).await, Ok(3));
         assert_eq!(seen.len(), 2);
-        assert!(read(&folder.path().join("b.log"), |_| Ok(())).await.is_err());
+        assert!(
+            read(&folder.path().join("b.log"), |_| Ok(()))
+                .await
+                .is_err()
+        );
     }
 }

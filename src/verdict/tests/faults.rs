@@ -42,10 +42,19 @@ fn with_latency(delay: u64) -> Run {
 fn a_delay_that_is_lost_in_the_links_own_variation_did_not_bite() {
     let mut run = with_latency(0);
     if let FaultEffect::Link { effect, .. } = &mut run.plan.faults[0].effect {
-        *effect = LinkEffect::Latency { latency: Duration::from_millis(1), jitter: Duration::ZERO };
+        *effect = LinkEffect::Latency {
+            latency: Duration::from_millis(1),
+            jitter: Duration::ZERO,
+        };
     }
     // 0 to 99 ms, whatever the fault adds.
-    for (n, it) in run.evidence.calls.iter_mut().filter(|it| it.link == psp()).enumerate() {
+    for (n, it) in run
+        .evidence
+        .calls
+        .iter_mut()
+        .filter(|it| it.link == psp())
+        .enumerate()
+    {
         let delayed = u64::from((ON..OFF).contains(&it.at_ns));
         it.first_byte_ns = Some(it.at_ns + (n as u64 % 100 + delayed) * MS);
     }
@@ -199,7 +208,9 @@ fn refused_connections_are_inferred_from_what_their_caller_was_asked_for() {
     }
     run.did_not_bite();
     run.is_inconclusive(errors(), "did not bite");
-    run.evidence.calls.retain(|it| it.link != psp() || !(ON..OFF).contains(&it.at_ns));
+    run.evidence
+        .calls
+        .retain(|it| it.link != psp() || !(ON..OFF).contains(&it.at_ns));
     run.passes(errors());
 }
 
