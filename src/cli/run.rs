@@ -146,7 +146,7 @@ async fn run_one(
     let options = run::Options {
         environment: inherited(environment),
         locks: environment.temp_dir(),
-        data: folder.path().join("data"),
+        data: folder.path().join(leftovers::DATA),
         token: format!("{:032x}", rand::random::<u128>()),
     };
     let ended = run::execute(
@@ -157,8 +157,7 @@ async fn run_one(
         shutdown,
     )
     .await;
-    // The display ends when nobody can tell it anything any more.
-    drop(journal);
+    journal.end_display();
     let display = displaying
         .await
         .context("show the run")

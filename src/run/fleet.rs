@@ -516,10 +516,13 @@ impl Fleet {
         let ends = running.iter().map(|service| async {
             let id = ProcessId::from(service.name.as_str());
             let signal = service.stop_signal.parse().unwrap_or(Signal::Term);
-            // Whoever ended meanwhile needs no signal; whoever is frozen cannot see one.
-            let _ = self.keeper.signal(&id, signal).await;
+            // Nobody to wait for: it ended meanwhile, or there is no keeper to tell of its end.
+            if self.keeper.signal(&id, signal).await.is_err() {
+                return;
+            }
+            // Whoever is frozen cannot see a signal.
             let _ = self.keeper.resume(&id).await;
-            self.wait_exit(&id, service.stop_grace.min(grace)).await
+            self.wait_exit(&id, service.stop_grace.min(grace)).await;
         });
         futures_util::future::join_all(ends).await;
     }

@@ -32,7 +32,17 @@ pub struct Journal {
 struct Inner {
     events: EventWriter,
     records: RecordWriter,
-    display: mpsc::Sender<Shown>,
+    /// None once the display is told no more.
+    display: Option<mpsc::Sender<Shown>>,
+}
+
+impl Inner {
+    /// A display that lags behind loses lines; the run does not wait for it.
+    fn show(&self, shown: Shown) {
+        if let Some(display) = &self.display {
+            let _ = display.try_send(shown);
+        }
+    }
 }
 
 impl Journal {
@@ -45,7 +55,7 @@ impl Journal {
         let inner = Inner {
             events: folder.events()?,
             records: folder.records(),
-            display,
+            display: Some(display),
         };
         Ok(Self {
             clock,
@@ -88,8 +98,14 @@ impl Journal {
             result = inner.events.flush();
         }
         self.keep_failure(result);
-        // A display that lags behind loses lines; the run does not wait for it.
-        let _ = inner.display.try_send(Shown::Event(stamped));
+        inner.show(Shown::Event(stamped));
+    }
+
+    /// Ends the display, whoever else still holds this journal: a part of a run that was killed in
+    /// haste must not keep its end waiting.
+    pub fn end_display(&self) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.display = None;
     }
 
     /// Writes a record.
@@ -98,7 +114,7 @@ impl Journal {
         let result = inner.records.append(&record);
         self.keep_failure(result);
         if matches!(record, Record::Transition(_)) {
-            let _ = inner.display.try_send(Shown::Record(record));
+            inner.show(Shown::Record(record));
         }
     }
 

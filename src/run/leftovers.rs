@@ -18,6 +18,9 @@ use crate::keeper::{Swept, sweep};
 /// The lock's file in the run folder.
 const LOCK: &str = "run.lock";
 
+/// The folder of the services' data in the run folder.
+pub const DATA: &str = "data";
+
 /// How long to wait for killed processes to be gone.
 const SWEEP_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -81,12 +84,13 @@ pub fn unfinished(report_dir: &Path) -> io::Result<Vec<PathBuf>> {
 pub enum Cleared {
     /// The run is under way; nothing was touched.
     UnderWay,
-    /// Its processes were killed. Its evidence stays.
+    /// Its processes were killed and its services' data removed. Its evidence stays.
     Processes(Swept),
 }
 
-/// Clears what the run of this folder left: kills its processes. The folder's name is the run's
-/// id. Its lock stays when a process could not be killed, so that the next start tries again.
+/// Clears what the run of this folder left: kills its processes and removes the services' data. The
+/// folder's name is the run's id. Its lock stays when a process could not be killed, so that the
+/// next start tries again.
 ///
 /// # Errors
 ///
@@ -102,8 +106,22 @@ pub fn clear(run_folder: &Path) -> io::Result<Cleared> {
     if !swept.left.is_empty() {
         // Unlocked when this process ends, but not removed.
         std::mem::forget(lock);
+    } else {
+        remove_data(&folder.join(DATA))?;
     }
     Ok(Cleared::Processes(swept))
+}
+
+/// Removes the services' data, if there is any.
+///
+/// # Errors
+///
+/// When it is there and cannot be removed.
+pub fn remove_data(data: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(data) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -118,6 +136,7 @@ mod tests {
             fs::create_dir(folder).expect("a folder");
         }
         fs::write(killed.join(LOCK), "").expect("written");
+        fs::create_dir_all(killed.join(DATA).join("orders")).expect("a folder");
         let lock = RunLock::take(&live).expect("writable").expect("free");
 
         assert_eq!(
@@ -133,6 +152,7 @@ mod tests {
             clear(&killed).expect("readable"),
             Cleared::Processes(nothing)
         );
+        assert!(!killed.join(DATA).exists());
         drop(lock);
         assert_eq!(
             unfinished(reports.path()).expect("readable"),

@@ -48,6 +48,9 @@ use stage::{Stage, TakenPorts};
 /// How long services may take to stop at the end of a run.
 const TEARDOWN_GRACE: Duration = Duration::from_secs(3);
 
+/// How long the proxy may take to hand out the rest of its request log.
+const LAST_CALLS_WITHIN: Duration = Duration::from_secs(10);
+
 /// What a run is given beside its plan.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -153,7 +156,7 @@ async fn phases(
         drain::drain(&context, &backlogs).await;
     }
     start_phase(journal, Phase::Collect, Duration::ZERO);
-    stage.stop_watching_links().await;
+    stage.stop_watching_links(LAST_CALLS_WITHIN).await;
     let mut readers = pollers.join_all().await;
     readers.extend(at_end);
     journal.flush();
@@ -214,19 +217,12 @@ async fn teardown(stage: Option<Stage>, options: &Options, journal: &Journal, sh
         Some(stage) => stage.tear_down(TEARDOWN_GRACE, shutdown).await,
         None => Vec::new(),
     };
-    if let Err(error) = remove_data(&options.data) {
+    if let Err(error) = leftovers::remove_data(&options.data) {
         left.push(format!("folder `{}`: {error}", options.data.display()));
     }
     let took_ms = (journal.now_ns() - begun_ns) / 1_000_000;
     journal.event_durable(Event::TeardownFinished { left, took_ms });
     journal.flush();
-}
-
-fn remove_data(data: &std::path::Path) -> std::io::Result<()> {
-    match std::fs::remove_dir_all(data) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 /// A path that executes this very binary for as long as this process lives, also after a rebuild.

@@ -83,7 +83,7 @@ impl Stage {
             executable: "/proc/self/exe".into(),
             run_id: folder.run_id().to_owned(),
             log: folder.logs().join("keeper.log"),
-            at_eof: Vec::new(),
+            at_eof: clean_after_a_crash(folder),
         };
         let (keeper, changes) = Keeper::start(keeper)
             .await
@@ -180,11 +180,11 @@ impl Stage {
     }
 
     /// Reads the rest of the request log.
-    pub(crate) async fn stop_watching_links(&mut self) {
+    pub(crate) async fn stop_watching_links(&mut self, within: Duration) {
         if let Some((stop, watch)) = self.watching_links.take() {
             stop.cancel();
             // A watcher that panicked has said so; its records are what they are.
-            let _ = timeout(Duration::from_secs(10), watch).await;
+            let _ = timeout(within, watch).await;
         }
     }
 
@@ -315,12 +315,15 @@ impl Stage {
         let orderly = async {
             self.stop_load().await;
             left.extend(self.lift_all().await);
-            self.stop_watching_links().await;
+            self.stop_watching_links(STEP_WITHIN).await;
             self.fleet.stop_all(grace).await;
         };
         tokio::select! {
             () = orderly => {}
             _ = shutdown.urgent() => {}
+        }
+        if let Some((stop, _)) = &self.watching_links {
+            stop.cancel();
         }
         let stopped = self.keeper.stop(Duration::from_millis(500)).await;
         left.extend(stopped.left.iter().map(|pid| format!("process {pid}")));
@@ -349,6 +352,18 @@ impl Stage {
         };
         timeout(STEP_WITHIN, lift).await.unwrap_or_default()
     }
+}
+
+/// What the keeper becomes when it finds the coordinator gone: it has killed all processes, the
+/// rest is the services' data and the locks.
+fn clean_after_a_crash(folder: &RunFolder) -> Vec<String> {
+    let folder = folder.path().display().to_string();
+    vec![
+        "/proc/self/exe".into(),
+        "clean".into(),
+        "--run-folder".into(),
+        folder,
+    ]
 }
 
 fn no_worker(attempt: &str) -> RunError {

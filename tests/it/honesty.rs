@@ -64,8 +64,9 @@ fn percentile_of_a_step_that_was_mostly_skipped_proves_nothing() {
       - name: first
         request: { get: /call/first }
         outcome: { done: [200], refused: [502] }
+        capture: { path: { json: .path } }
       - name: second
-        request: { get: /second }
+        request: { get: /second/$(path) }
 ";
     let system = PAIR.replace("\nevidence:", &format!("{journey}\nevidence:"));
     let expect = "{ latency: { operation: second, during: broken, p90: 900ms } }";

@@ -13,6 +13,7 @@ mod plan;
 mod report;
 mod run;
 mod scene;
+mod shutdown;
 mod support;
 mod tidy;
 mod toxiproxy;

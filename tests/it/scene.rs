@@ -48,7 +48,10 @@ impl Scene {
     pub(crate) fn new(system: &str, scenario: &str) -> Scene {
         let folder = tempfile::tempdir().expect("a folder");
         fs::write(folder.path().join("system.yaml"), system).expect("written");
-        let scenario = format!("name: scene\nsystem: system.yaml\n{scenario}");
+        let scenario = match scenario.contains("system:") {
+            true => scenario.to_owned(),
+            false => format!("name: scene\nsystem: system.yaml\n{scenario}"),
+        };
         fs::write(folder.path().join("scenario.yaml"), scenario).expect("written");
         Scene {
             folder: Arc::new(folder),
