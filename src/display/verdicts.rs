@@ -70,6 +70,15 @@ fn verdict_lines(verdict: &Verdict, names: usize, style: Style, width: usize) ->
     }
     lines.extend(sentence.map(|text| format!("{:indent$}{text}", "")));
     if verdict.status != Status::Pass {
+        if verdict.status == Status::Fail && !verdict.blames.is_empty() {
+            let blames = format!("look at: {}", verdict.blames.join(", "));
+            let blames = wrap(&blames, width.saturating_sub(STATUS));
+            lines.extend(
+                blames
+                    .into_iter()
+                    .map(|text| format!("{:STATUS$}{text}", "")),
+            );
+        }
         if let Some(help) = &verdict.help {
             let help = wrap(&format!("help: {help}"), width.saturating_sub(STATUS));
             lines.extend(help.into_iter().map(|text| format!("{:STATUS$}{text}", "")));

@@ -173,6 +173,9 @@ impl Judge<'_> {
                 self.half_open(case, at);
             }
             Opening::Never { best } => {
+                case.advise(
+                    "guard the call with a breaker that refuses at once while its callee fails",
+                );
                 case.value = Some(text::share(best));
                 case.violated(format!(
                     "the breaker of {} did not open within {}: at best {} of the demand was kept \
@@ -259,6 +262,7 @@ impl Judge<'_> {
         if n > bound {
             case.value = Some(text::count(n, "attempt"));
             case.limit = Some(text::count(bound, "attempt"));
+            case.advise("let no more than the configured probes through until one has succeeded");
             case.violated(format!(
                 "half-open lets too many through on {}: {n} requests in {open_for} from {}, at \
                  most {bound} expected ({} x {} probes + 1)",
@@ -340,6 +344,7 @@ impl Judge<'_> {
                 self.no_flood(case, at);
             }
             Closing::Never { least } => {
+                case.advise("let a few probes through once it has been open for long enough");
                 case.value = Some(format!("{} still blocked", text::share(least)));
                 case.violated(format!(
                     "the breaker of {} did not close within {} of the fault's end: at least {} of \

@@ -47,6 +47,7 @@ pub(crate) struct Case {
     /// What a pass (or an inconclusive verdict) says was measured.
     pub(crate) measured: String,
     violations: Vec<String>,
+    advice: Option<String>,
     gaps: Vec<(Weight, Gap)>,
     blames: Vec<String>,
     findings: Vec<Finding>,
@@ -64,6 +65,11 @@ impl Case {
     /// A definite violation: fails whatever else is missing.
     pub(crate) fn violated(&mut self, why: impl Into<String>) {
         self.violations.push(why.into());
+    }
+
+    /// What usually mends a failure like this one.
+    pub(crate) fn advise(&mut self, advice: impl Into<String>) {
+        self.advice.get_or_insert(advice.into());
     }
 
     /// Something without which this cannot be a pass.
@@ -177,9 +183,11 @@ impl Case {
             n: self.n,
             n_of: self.n_of,
             blames: self.blames,
-            help: missing
-                .filter(|_| status == Status::Inconclusive)
-                .map(|gap| gap.help),
+            help: match status {
+                Status::Pass => None,
+                Status::Inconclusive => missing.map(|gap| gap.help),
+                Status::Fail => self.advice,
+            },
             source: plan.source.clone(),
             findings: self.findings,
             findings_more: self.findings_more,

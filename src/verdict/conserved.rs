@@ -78,8 +78,9 @@ fn compare(
     let Some(first) = different.first() else {
         return;
     };
+    let (pattern, help) = pattern(&different, ours, theirs, property);
     case.violated(format!(
-        "{} of {} differ: `{}` has {left} {} and {right} {} {}; {totals}",
+        "{} of {} differ{pattern}: `{}` has {left} {} and {right} {} {}; {totals}",
         different.len(),
         text::count(keys.len() as u64, "key"),
         first.0,
@@ -87,6 +88,9 @@ fn compare(
         of(theirs, first),
         first.1
     ));
+    if let Some(help) = help {
+        case.advise(help);
+    }
     for key in &different {
         let text = format!(
             "{left} {}, {right} {} {}",
@@ -97,6 +101,44 @@ fn compare(
         case.find(Status::Fail, None, key.0, text);
     }
     blame(context, case, property);
+}
+
+/// What most of the differing keys have in common, and what usually mends that.
+fn pattern(
+    different: &[&(&str, &str)],
+    ours: &Ledger<'_>,
+    theirs: &Ledger<'_>,
+    property: &Conserved,
+) -> (String, Option<&'static str>) {
+    let (left, right) = (&property.left, &property.right);
+    let count = |holds: &dyn Fn(i128, i128) -> bool| {
+        different
+            .iter()
+            .filter(|key| holds(of(ours, key), of(theirs, key)))
+            .count()
+    };
+    let doubled = count(&|a, b| b != 0 && a == 2 * b || a != 0 && b == 2 * a);
+    let kept = count(&|a, b| a != 0 && b == 0);
+    let missing = count(&|a, b| a == 0 && b != 0);
+    let most = different.len().div_ceil(2);
+    if doubled >= most {
+        (
+            format!(", {doubled} of them by exactly twice"),
+            Some("make every try of the write carry the same idempotency key, and honour it"),
+        )
+    } else if kept >= most {
+        (
+            format!(", {kept} of them still in {left} though {right} says nothing"),
+            Some("repeat what undoes the write until it has succeeded"),
+        )
+    } else if missing >= most {
+        (
+            format!(", {missing} of them in {right} but never in {left}"),
+            Some("repeat the write until it has succeeded, under the same key"),
+        )
+    } else {
+        (String::new(), None)
+    }
 }
 
 fn of(ledger: &Ledger<'_>, key: &(&str, &str)) -> i128 {

@@ -249,6 +249,7 @@ fn judge_sums(
     let drain_gap = context.drain_gap();
     let absent = sums.lost_gap.as_ref().or(drain_gap.as_ref());
     if sums.lost.len() as u64 > property.lost {
+        case.advise("commit the event with the fact in one transaction, and publish it from there");
         case.violated_by_absence(lost_text(context, property, sums), absent);
         let source = context.source_service(&property.committed);
         case.blame(source.map_or(property.committed.to_string(), |it| it.to_string()));

@@ -2,7 +2,10 @@
 //!
 //! Wait for conditions with `support::eventually`, never for time; loopback and free ports only.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where, and ends")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on says where, and ends"
+)]
 
 mod diagnostics;
 mod honesty;
