@@ -82,13 +82,15 @@ pub async fn execute(
     journal: Arc<Journal>,
     shutdown: &Shutdown,
 ) -> Ended {
-    let mut stage = None;
-    let (lost, mut is_lost) = mpsc::channel(1);
-    let error = tokio::select! {
-        result = phases(&plan, &options, folder, &journal, lost, &mut stage) => result.err(),
-        Some(what) = is_lost.recv() => Some(RunError::world("keep the run going", what)),
-        why = cannot_write(&journal) => Some(RunError::world("write the run folder", why)),
-        _ = shutdown.requested() => None,
+    let (lost, is_lost) = mpsc::channel(1);
+    start_phase(&journal, Phase::Boot, Duration::ZERO);
+    // Not to be given up half-way: a keeper that nobody holds would outlive this process a little.
+    let (stage, error) = match Stage::new(&plan, &options, folder, &journal, lost).await {
+        Err(error) => (None, Some(error)),
+        Ok(mut stage) => {
+            let error = play(&plan, &journal, &mut stage, is_lost, shutdown).await;
+            (Some(stage), error)
+        }
     };
     if let Some(error) = &error {
         shutdown.request(StopReason::Failed);
@@ -115,16 +117,28 @@ async fn cannot_write(journal: &Journal) -> String {
     }
 }
 
+/// All phases up to teardown, or as many as there are before something ends the run; what kept it
+/// from being carried out.
+async fn play(
+    plan: &Arc<Plan>,
+    journal: &Arc<Journal>,
+    stage: &mut Stage,
+    mut is_lost: mpsc::Receiver<String>,
+    shutdown: &Shutdown,
+) -> Option<RunError> {
+    tokio::select! {
+        result = phases(plan, journal, stage) => result.err(),
+        Some(what) = is_lost.recv() => Some(RunError::world("keep the run going", what)),
+        why = cannot_write(journal) => Some(RunError::world("write the run folder", why)),
+        _ = shutdown.requested() => None,
+    }
+}
+
 async fn phases(
     plan: &Arc<Plan>,
-    options: &Options,
-    folder: &RunFolder,
     journal: &Arc<Journal>,
-    lost: mpsc::Sender<String>,
-    place: &mut Option<Stage>,
+    stage: &mut Stage,
 ) -> Result<(), RunError> {
-    start_phase(journal, Phase::Boot, Duration::ZERO);
-    let stage = place.insert(Stage::new(plan, options, folder, journal, lost).await?);
     stage.start_proxy().await?;
     stage.start_links().await?;
     stage.fleet().boot().await?;
