@@ -155,6 +155,8 @@ impl Judge<'_> {
         match self.opening(opens_within, blocks) {
             Opening::At(at, blocked) => {
                 let at = self.settled(at);
+                let open = Span::new(at, (at + self.open_for() / 4 * 3).min(on.to));
+                let blocked = self.demand.suppression(open).unwrap_or(blocked);
                 case.value = Some(text::share(blocked));
                 case.margin = Some(text::signed_span(
                     i128::from(on.from + opens_within.as_nanos() as u64) - i128::from(at),
