@@ -458,8 +458,10 @@ fn a_charge_that_nobody_owes_fails_with_both_sides() {
     if let Some(it) = run.evidence.entries.iter_mut().find(owed) {
         it.amount = 0;
     }
-    let says = "1 of 2800 keys differ: `o7` has charges 1990 and owed 0 EUR-cent";
+    let says = "1 of 2800 keys differ, 1 of them still in charges though owed says nothing: `o7` has \
+                charges 1990 and owed 0 EUR-cent";
     let verdict = run.fails(conserved(), says);
+    assert!(verdict.help.is_some_and(|help| help.contains("undoes")));
     assert_eq!(verdict.blames, ["psp", "payments -> psp", "orders"]);
     assert_eq!(verdict.findings[0].text, "charges 1990, owed 0 EUR-cent");
 }
@@ -476,7 +478,8 @@ fn a_double_charge_fails_and_a_refund_settles_it() {
     let mut run = Run::healthy();
     let mut again = run.evidence.entries[0].clone();
     run.evidence.entries.push(again.clone());
-    run.fails(conserved(), "`o0` has charges 3980 and owed 1990");
+    let verdict = run.fails(conserved(), "by exactly twice: `o0` has charges 3980 and owed 1990");
+    assert!(verdict.help.is_some_and(|help| help.contains("idempotency key")));
     again.amount = -1990;
     run.evidence.entries.push(again);
     run.passes(conserved());
