@@ -317,6 +317,9 @@ impl Stage {
             left.extend(self.lift_all().await);
             self.stop_watching_links(STEP_WITHIN).await;
             self.fleet.stop_all(grace).await;
+            // While the keeper still watches over us: killed after it has gone, nobody would.
+            // What cannot be removed yet is tried again, and told, once everything is down.
+            let _ = tokio::fs::remove_dir_all(&self.bindings.data).await;
         };
         tokio::select! {
             () = orderly => {}

@@ -105,6 +105,22 @@ fn a_half_open_breaker_that_lets_everyone_through_fails() {
 }
 
 #[test]
+fn what_enters_just_before_the_opening_was_not_let_through_by_half_open() {
+    let mut run = Run::healthy();
+    for n in 0..6 {
+        let late = silent(call(&psp(), ON + 2 * S + n * 50 * MS, "late"));
+        run.evidence.calls.push(late);
+    }
+    let when = BreakerWhen::During {
+        fault: fault_name(),
+        opens_within: Duration::from_secs(4),
+        blocks_at_least: 0.85,
+    };
+    let verdict = run.passes(breaker(when, false));
+    assert!(verdict.why.contains("at most 3 probes"), "{}", verdict.why);
+}
+
+#[test]
 fn a_breaker_that_never_half_opens_fails_to_close_and_is_stuck() {
     let mut run = Run::with(&Sim {
         probes: 0,
