@@ -19,7 +19,7 @@ pub(super) fn from_node<T: DeserializeOwned>(node: &Node) -> Result<T, Box<Diagn
     T::deserialize(Reader::root(node)).map_err(|error| Box::new(error.diagnose(node.span)))
 }
 
-/// The name by which [`super::Spanned`] asks for its place.
+/// The name by which `Spanned` asks for its place.
 pub(super) const SPANNED: &str = "$spanned";
 
 #[derive(Debug)]
@@ -183,7 +183,7 @@ impl<'n> Reader<'n> {
     }
 }
 
-/// The name by which [`super::Scalar`] asks for the text of any scalar, as it was written.
+/// The name by which `Scalar` asks for the text of any scalar, as it was written.
 pub(super) const SCALAR: &str = "$scalar";
 
 impl<'n> Deserializer<'n> for Reader<'n> {
@@ -370,7 +370,7 @@ impl<'n> Deserializer<'n> for KeyReader<'n> {
     }
 }
 
-/// Hands [`super::Spanned`] its place, then its value.
+/// Hands `Spanned` its place, then its value.
 struct Placed<'n> {
     reader: Reader<'n>,
     step: u8,
@@ -414,7 +414,7 @@ impl<'n> de::SeqAccess<'n> for PlacedKey<'n> {
     }
 }
 
-/// A span as the five numbers that [`super::Spanned`] reads.
+/// A span as the five numbers that `Spanned` reads.
 fn place(span: Span) -> de::value::SeqDeserializer<std::array::IntoIter<u32, 5>, ShapeError> {
     let numbers = [span.file, span.line, span.column, span.start, span.end];
     de::value::SeqDeserializer::new(numbers.into_iter())
