@@ -64,6 +64,8 @@ pub(crate) struct Reader {
     seen: HashSet<u64>,
     rows: u64,
     skipped: u64,
+    /// When the reading under way began: all of its rows are one reading.
+    read_ns: u64,
 }
 
 impl Reader {
@@ -81,6 +83,7 @@ impl Reader {
                     seen: HashSet::new(),
                     rows: 0,
                     skipped: 0,
+                    read_ns: 0,
                 })
             })
             .collect()
@@ -132,6 +135,7 @@ impl Reader {
     }
 
     async fn read(&mut self, context: &Context) -> Result<(), String> {
+        self.read_ns = context.journal.now_ns();
         let fetch = self.plan.fetch.clone();
         match &fetch {
             Fetch::Http(http) => {
@@ -182,20 +186,20 @@ impl Reader {
     }
 
     fn keep_answer(&mut self, context: &Context, answer: Value) -> Result<(), String> {
-        let records = self.mapping.records(answer, context.journal.now_ns())?;
+        let records = self.mapping.records(answer, self.read_ns)?;
         self.keep(context, records);
         Ok(())
     }
 
     fn keep_row(&mut self, context: &Context, row: Value) -> Result<(), String> {
-        let records = self.mapping.row(row, context.journal.now_ns())?;
+        let records = self.mapping.row(row, self.read_ns)?;
         self.keep(context, records);
         Ok(())
     }
 
     /// A log holds lines of every kind: those that the filter cannot take are not meant for it.
     fn keep_log_line(&mut self, context: &Context, row: Value) {
-        match self.mapping.row(row, context.journal.now_ns()) {
+        match self.mapping.row(row, self.read_ns) {
             Ok(records) => self.keep(context, records),
             Err(_) => self.skipped += 1,
         }
