@@ -45,6 +45,9 @@ pub(super) fn plan(
     changes: &Changes,
     environment: &Environment,
 ) -> Result<Planned, String> {
+    if changes.toxiproxy.is_some() {
+        return Err("error: `--toxiproxy` is not supported yet".into());
+    }
     let render = |found: crate::diagnostic::Diagnostics| found.render(environment.color());
     let load = LoadOptions {
         system: changes.system.clone(),

@@ -109,6 +109,9 @@ pub(super) fn judge_and_render(
 fn write_to(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let written = if path == Path::new("-") {
         std::io::stdout().lock().write_all(bytes)
+    } else if path.exists() && !path.is_file() {
+        // A pipe or a device is written to, never replaced.
+        std::fs::write(path, bytes)
     } else {
         let half = path.with_extension("part");
         std::fs::write(&half, bytes).and_then(|()| std::fs::rename(&half, path))

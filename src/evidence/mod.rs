@@ -69,6 +69,11 @@ pub struct Damage {
     pub why: String,
 }
 
+/// The name under which the reading of the proxy's request log is reported.
+pub const REQUEST_LOG: &str = "request-log";
+/// The name under which the worker's own account of its operations is reported.
+pub const OPERATIONS: &str = "operations";
+
 /// How the reading of a source went, over the whole run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceState {

@@ -99,6 +99,11 @@ pub fn clear(run_folder: &Path) -> io::Result<Cleared> {
     let folder = run_folder.canonicalize()?;
     let run_id = folder.file_name().and_then(|name| name.to_str());
     let run_id = run_id.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidFilename))?;
+    // Only a run that was killed leaves its lock: any other folder is none of ours to clear.
+    if !folder.join(LOCK).exists() {
+        let why = format!("it holds no `{LOCK}`, so no run was killed here");
+        return Err(io::Error::new(io::ErrorKind::NotFound, why));
+    }
     let Some(lock) = RunLock::take(&folder)? else {
         return Ok(Cleared::UnderWay);
     };

@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::evidence::events::Bite;
-use crate::evidence::{Call, CallEnd, Event, Record};
+use crate::evidence::{Call, CallEnd, Event, REQUEST_LOG, Record};
 use crate::plan::fault::Down;
 use crate::plan::system::Protocol;
 use crate::plan::{Direction, FaultName, LinkEffect, LinkName, Plan};
@@ -31,8 +31,6 @@ const CONFIRM_EVERY: Duration = Duration::from_millis(5);
 const REQUESTS_EVERY: Duration = Duration::from_millis(250);
 /// How often counters are read.
 const STATS_EVERY: Duration = Duration::from_secs(1);
-/// The name under which the reading of the request log is reported.
-pub(crate) const REQUEST_LOG: &str = "request-log";
 
 /// See the module.
 pub(crate) struct Links {

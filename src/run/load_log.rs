@@ -2,7 +2,7 @@
 //! `load.hlog`.
 
 use crate::evidence::folder::RunFolder;
-use crate::evidence::{Event, Record};
+use crate::evidence::{Event, OPERATIONS, Record};
 use crate::load::hlog::Log;
 use crate::load::wire::{Finished, LoadBatch};
 
@@ -10,9 +10,6 @@ use crate::plan::SourceName;
 
 use super::error::RunError;
 use super::journal::Journal;
-
-/// The name under which the load's own account is reported.
-const OPERATIONS: &str = "operations";
 
 /// See the module.
 pub(crate) struct LoadLog {

@@ -71,6 +71,8 @@ pub struct Ended {
     pub reason: StopReason,
     /// What kept it from being carried out, if anything did.
     pub error: Option<RunError>,
+    /// What teardown could not stop or remove.
+    pub left: Vec<String>,
 }
 
 /// Carries out a plan: boot, set-up, load and faults by the time line, drain, collection; then
@@ -98,10 +100,11 @@ pub async fn execute(
     } else if let Some(reason) = shutdown.reason() {
         stopping(&journal, reason, "told to stop by a signal".into());
     }
-    teardown(stage, &options, &journal, shutdown).await;
+    let left = teardown(stage, &options, &journal, shutdown).await;
     Ended {
         reason: shutdown.reason().unwrap_or(StopReason::Finished),
         error,
+        left,
     }
 }
 
@@ -224,7 +227,12 @@ fn start_phase(journal: &Journal, phase: Phase, lasts: Duration) {
 }
 
 /// Stops everything that was started, whatever state it is in.
-async fn teardown(stage: Option<Stage>, options: &Options, journal: &Journal, shutdown: &Shutdown) {
+async fn teardown(
+    stage: Option<Stage>,
+    options: &Options,
+    journal: &Journal,
+    shutdown: &Shutdown,
+) -> Vec<String> {
     start_phase(journal, Phase::Teardown, Duration::ZERO);
     let begun_ns = journal.now_ns();
     let mut left = match stage {
@@ -235,8 +243,10 @@ async fn teardown(stage: Option<Stage>, options: &Options, journal: &Journal, sh
         left.push(format!("folder `{}`: {error}", options.data.display()));
     }
     let took_ms = (journal.now_ns() - begun_ns) / 1_000_000;
+    let told = left.clone();
     journal.event_durable(Event::TeardownFinished { left, took_ms });
     journal.flush();
+    told
 }
 
 /// A path that executes this very binary for as long as this process lives, also after a rebuild.

@@ -14,6 +14,7 @@ mod claims;
 
 use std::time::Duration;
 
+use crate::evidence::REQUEST_LOG;
 use crate::plan::fault::Down;
 use crate::plan::property::{Breaker, BreakerWhen};
 use crate::plan::system::Protocol;
@@ -59,6 +60,10 @@ pub(crate) fn check(context: &Context<'_>, property: &Breaker) -> Case {
     if let Some(gap) = uncountable(context, property, fault_plan) {
         case.blocked(gap);
         return case;
+    }
+    // Suppression is absence: rows that were lost would look like calls that were blocked.
+    if let Some(gap) = context.known_loss(REQUEST_LOG) {
+        case.blocked(gap);
     }
     let demand = context.demand(&property.link);
     if !demand.learnt {
@@ -157,6 +162,14 @@ impl Judge<'_> {
                 let at = self.settled(at);
                 let open = Span::new(at, (at + self.open_for() / 4 * 3).min(on.to));
                 let blocked = self.demand.suppression(open).unwrap_or(blocked);
+                if at > on.from + opens_within.as_nanos() as u64 {
+                    case.violated(format!(
+                        "the breaker of {} opened only {} after the fault, limit {}",
+                        self.property.link,
+                        text::span(at - on.from),
+                        text::span(opens_within.as_nanos() as u64)
+                    ));
+                }
                 case.value = Some(text::share(blocked));
                 case.margin = Some(text::signed_span(
                     i128::from(on.from + opens_within.as_nanos() as u64) - i128::from(at),
@@ -326,6 +339,18 @@ impl Judge<'_> {
             case.missing(Gap::new(
                 format!("the load ended before {} were over", text::span(within)),
                 "lengthen `phases: recovery`",
+            ));
+        }
+        let on = self.seen.on;
+        if let Opening::Never { best } = self.opening(Duration::from_nanos(on.len()), 0.5) {
+            case.missing(Gap::new(
+                format!(
+                    "the breaker of {} never opened (at best {} of the demand was kept off the \
+                     link), so it could not close",
+                    self.property.link,
+                    text::share(best)
+                ),
+                "judge its opening first: a `breaker:` property with `during:`",
             ));
         }
         match self.closing(within) {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::evidence::events::{Bite, LoadSummary};
-use crate::evidence::{Call, Event, Evidence, Operation, Phase, StopReason};
+use crate::evidence::{Call, Event, Evidence, OPERATIONS, Operation, Phase, StopReason};
 use crate::plan::load::OutcomeClass;
 use crate::plan::{
     FaultEffect, FaultName, FaultPlan, Fetch, LinkName, OperationName, Plan, ServiceName,
@@ -260,6 +260,7 @@ impl<'a> Context<'a> {
             ));
         }
         case.missing_all(self.killed_by_others());
+        case.missing_all(self.known_loss(OPERATIONS));
         if let Some(damage) = self.evidence.damage.first() {
             case.missing(Gap::new(
                 format!(
@@ -384,6 +385,21 @@ impl<'a> Context<'a> {
                 format!("read it more often (`every:`), or enlarge the ring behind `{name}`"),
             )
         })
+    }
+
+    /// What is known to be missing of a witness of the run itself (the request log, the operations).
+    pub(crate) fn known_loss(&self, name: &str) -> Option<Gap> {
+        let name = SourceName::new(name);
+        let state = self.evidence.sources.get(&name)?;
+        let what = match &state.error {
+            Some(error) => format!("`{name}` ended early: {error}"),
+            None if state.lost > 0 => format!("`{name}` lost {}", text::count(state.lost, "row")),
+            None => return None,
+        };
+        Some(Gap::new(
+            what,
+            "run it again at a lower rate, or on a machine with room to spare",
+        ))
     }
 
     /// The service whose word a source is: the one that answers, logs, or owns the database.

@@ -26,8 +26,10 @@ pub(crate) fn check(context: &Context<'_>, property: &Latency) -> Case {
     context.expect_generator(&mut case, smallest.unwrap_or(0));
     let counts = |it: &&Operation| match it.outcome {
         OutcomeClass::Done => true,
-        OutcomeClass::Accepted | OutcomeClass::Unknown => !property.of_done,
-        OutcomeClass::Refused | OutcomeClass::Unsettled => false,
+        OutcomeClass::Accepted | OutcomeClass::Unknown | OutcomeClass::Unsettled => {
+            !property.of_done
+        }
+        OutcomeClass::Refused => false,
     };
     let operations = context.operations(&property.window, Some(&property.operation));
     let operations: Vec<&Operation> = operations.into_iter().filter(counts).collect();
@@ -55,6 +57,7 @@ pub(crate) fn check(context: &Context<'_>, property: &Latency) -> Case {
 fn judged_latency(it: &Operation) -> u64 {
     match it.outcome {
         OutcomeClass::Unknown if it.status.is_none() => u64::MAX,
+        OutcomeClass::Unsettled => u64::MAX,
         _ => it.latency_ns(),
     }
 }

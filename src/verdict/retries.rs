@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::evidence::{Call, CallEnd};
+use crate::evidence::{Call, CallEnd, REQUEST_LOG};
 use crate::plan::property::Retries;
 
 use super::Status;
@@ -29,6 +29,7 @@ struct Unit<'a> {
 pub(crate) fn check(context: &Context<'_>, property: &Retries) -> Case {
     let mut case = context.case_in(&property.window, "requests");
     case.blame(property.link.to_string());
+    case.missing_all(context.known_loss(REQUEST_LOG));
     let spans = context.spans(&property.window);
     let calls: Vec<&Call> = spans
         .iter()

@@ -4,14 +4,15 @@
 //! the middle that cannot be read is damage: it is left out, counted and told, and `verdict/`
 //! takes it for lost evidence.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-use crate::evidence::{Damage, Event, Evidence};
-use crate::plan::{FORMAT_VERSION, Plan};
+use crate::evidence::{Damage, Event, Evidence, OPERATIONS, REQUEST_LOG};
+use crate::plan::{FORMAT_VERSION, Plan, SourceName};
 
 use super::{FILE_BYTES_MAX, FolderError, FolderErrorKind};
 
@@ -97,7 +98,31 @@ impl Evidence {
         };
         evidence.operations.sort_by_key(|it| it.intended_ns);
         evidence.count_sources();
+        evidence.count_missing();
         Ok(evidence)
+    }
+
+    /// Records that were written and are not there any more (a cut or lost file) are lost rows.
+    fn count_missing(&mut self) {
+        let mut found: BTreeMap<SourceName, u64> = BTreeMap::new();
+        let of_sources = (self.transitions.iter().map(|it| &it.source))
+            .chain(self.sagas.iter().map(|it| &it.source))
+            .chain(self.committed.iter().map(|it| &it.source))
+            .chain(self.effects.iter().map(|it| &it.source))
+            .chain(self.deliveries.iter().map(|it| &it.source))
+            .chain(self.dead_letters.iter().map(|it| &it.source))
+            .chain(self.entries.iter().map(|it| &it.source))
+            .chain(self.versions.iter().map(|it| &it.source))
+            .chain(self.samples.iter().map(|it| &it.source));
+        for source in of_sources {
+            *found.entry(source.clone()).or_default() += 1;
+        }
+        found.insert(SourceName::new(REQUEST_LOG), self.calls.len() as u64);
+        found.insert(SourceName::new(OPERATIONS), self.operations.len() as u64);
+        for (name, state) in &mut self.sources {
+            let here = found.get(name).copied().unwrap_or(0);
+            state.lost += state.rows.saturating_sub(here);
+        }
     }
 
     /// Fills `sources` from the `SourceRead` events: rows and losses add up, the last error stays.

@@ -113,9 +113,12 @@ impl Reader {
 
     /// The last reading, after the drain; tells the journal how the source came out.
     pub(crate) async fn finish(mut self, context: &Context) {
+        let rows_before = self.rows;
         let mut result = self.read(context).await;
         for _ in 1..TRIES {
-            if result.is_ok() {
+            // Rows that were kept would be kept twice, unless a cursor says where to go on.
+            let is_resumable = self.cursor.is_some() || self.rows == rows_before;
+            if result.is_ok() || !is_resumable {
                 break;
             }
             tokio::time::sleep(TRY_PAUSE).await;

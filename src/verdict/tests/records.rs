@@ -478,8 +478,15 @@ fn a_double_charge_fails_and_a_refund_settles_it() {
     let mut run = Run::healthy();
     let mut again = run.evidence.entries[0].clone();
     run.evidence.entries.push(again.clone());
-    let verdict = run.fails(conserved(), "by exactly twice: `o0` has charges 3980 and owed 1990");
-    assert!(verdict.help.is_some_and(|help| help.contains("idempotency key")));
+    let verdict = run.fails(
+        conserved(),
+        "by exactly twice: `o0` has charges 3980 and owed 1990",
+    );
+    assert!(
+        verdict
+            .help
+            .is_some_and(|help| help.contains("idempotency key"))
+    );
     again.amount = -1990;
     run.evidence.entries.push(again);
     run.passes(conserved());
