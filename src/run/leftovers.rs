@@ -166,6 +166,15 @@ mod tests {
     }
 
     #[test]
+    fn folder_of_no_killed_run_is_not_touched() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::create_dir(folder.path().join(DATA)).expect("a folder");
+        assert!(clear(folder.path()).is_err());
+        assert!(folder.path().join(DATA).exists());
+        assert!(!folder.path().join(LOCK).exists());
+    }
+
+    #[test]
     fn no_reports_yet_is_nothing_to_clear() {
         let nowhere = Path::new("/nonexistent/reports");
         assert_eq!(

@@ -114,6 +114,27 @@ fn half_a_last_line_of_a_killed_run_is_left_out_without_a_word() {
 }
 
 #[test]
+fn records_that_are_not_there_any_more_are_lost_rows() {
+    let (_reports, run) = folder();
+    let mut records = run.records();
+    records.append(&sample(1)).unwrap();
+    records.flush().unwrap();
+    let Record::Sample(sample) = sample(1) else {
+        panic!("a sample");
+    };
+    let mut read = note("read");
+    read.event = Event::SourceRead {
+        source: sample.source.clone(),
+        rows: 3,
+        lost: 1,
+        error: None,
+    };
+    run.events().unwrap().append(&read).unwrap();
+    let evidence = Evidence::read(run.path()).unwrap();
+    assert_eq!(evidence.sources[&sample.source].lost, 3);
+}
+
+#[test]
 fn garbage_in_the_middle_is_counted_and_told() {
     let (_dir, folder) = folder();
     let mut records = folder.records();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::testing::*;
-use crate::evidence::Event;
+use crate::evidence::{Event, REQUEST_LOG, SourceState};
 use crate::plan::property::*;
 use crate::plan::system::BreakerPlan;
 use crate::plan::{FaultEffect, LinkEffect, SourceName, fault::Down};
@@ -80,6 +80,45 @@ fn a_link_without_any_breaker_fails_with_suppression_zero() {
     });
     let verdict = run.fails(opens(), "did not open within 4s: at best 0%");
     assert_eq!(verdict.blames, ["payments -> psp"]);
+}
+
+#[test]
+fn a_breaker_that_never_opened_cannot_pass_for_having_closed() {
+    let mut run = Run::with(&Sim {
+        opens: None,
+        ..Sim::default()
+    });
+    run.is_inconclusive(closes(), "never opened");
+}
+
+#[test]
+fn lost_rows_of_the_request_log_are_no_blocked_calls() {
+    let mut run = Run::healthy();
+    claims(&mut run);
+    let state = SourceState {
+        rows: 1,
+        lost: 5,
+        error: None,
+    };
+    let name = SourceName::new(REQUEST_LOG);
+    run.evidence.sources.insert(name, state);
+    run.is_inconclusive(opens(), "`request-log` lost 5 rows");
+    run.is_inconclusive(closes(), "`request-log` lost 5 rows");
+}
+
+#[test]
+fn a_breaker_whose_traffic_stops_only_after_the_limit_fails() {
+    let mut run = Run::healthy();
+    for n in 0..6 {
+        let late = silent(call(&psp(), ON + 2 * S + n * 50 * MS, "late"));
+        run.evidence.calls.push(late);
+    }
+    let when = BreakerWhen::During {
+        fault: fault_name(),
+        opens_within: Duration::from_millis(2100),
+        blocks_at_least: 0.85,
+    };
+    run.fails(breaker(when, false), "opened only 2.25s after the fault");
 }
 
 #[test]

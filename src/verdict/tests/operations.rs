@@ -116,6 +116,24 @@ fn refused_and_accepted_are_answers_and_accepted_can_be_limited() {
 }
 
 #[test]
+fn what_never_settled_is_above_every_limit_of_latency() {
+    let mut run = Run::healthy();
+    for it in run.operations_in(ON, OFF) {
+        it.outcome = OutcomeClass::Unsettled;
+    }
+    let property = Property::Latency(Latency {
+        operation: op(),
+        window: during(),
+        limits: vec![QuantileLimit {
+            quantile: 0.9,
+            limit: Duration::from_secs(2),
+        }],
+        of_done: false,
+    });
+    run.fails(property, "limit 2s");
+}
+
+#[test]
 fn unsettled_is_an_error_when_asked() {
     let mut run = Run::healthy();
     for it in run.operations_in(ON, OFF) {
