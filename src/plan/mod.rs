@@ -32,6 +32,8 @@ pub use property::{Property, PropertyPlan, Window};
 pub use system::{BacklogPlan, Fetch, LinkPlan, ServicePlan, SourcePlan, SystemPlan};
 pub use template::{Part, Symbol, Template};
 
+use system::RecordKind;
+
 /// The version of `plan.json`'s shape. Raised when an older `chaos` could misread a newer plan.
 pub const FORMAT_VERSION: u32 = 1;
 
@@ -137,5 +139,40 @@ impl Plan {
             .evidence
             .iter()
             .find(|source| source.name == *name)
+    }
+
+    /// The service whose word a source is: the one that answers, logs, or owns the database.
+    pub fn source_service(&self, name: &SourceName) -> Option<ServiceName> {
+        match &self.source(name)?.fetch {
+            Fetch::Http(fetch) => Some(fetch.service.clone()),
+            Fetch::Log { service } => Some(service.clone()),
+            Fetch::Operations { .. } => None,
+            Fetch::Sql { database, .. } => self.database_owner(database),
+        }
+    }
+
+    /// The service that a database's URL names (`sqlite://$(data:orders)/orders.db`), else the one
+    /// of the database's name.
+    fn database_owner(&self, name: &DatabaseName) -> Option<ServiceName> {
+        let mut databases = self.system.databases.iter();
+        let database = databases.find(|it| it.name == *name)?;
+        let named = database.url.symbols().find_map(|symbol| match symbol {
+            Symbol::DataOf(service) => Some(ServiceName::new(service)),
+            Symbol::Direct { service, .. } => Some(ServiceName::new(service)),
+            _ => None,
+        });
+        named.or_else(|| Some(self.service(name.as_str())?.name.clone()))
+    }
+
+    /// The sources of claimed breaker states that speak for a link: its caller's own, and those
+    /// that are no single service's.
+    pub fn claims_on(&self, link: &LinkName) -> Vec<SourceName> {
+        let sources = self.system.evidence.iter();
+        let claims = sources.filter(|source| source.records == RecordKind::Transition);
+        let speaks = |source: &&SourcePlan| {
+            let service = self.source_service(&source.name);
+            service.is_none_or(|service| service.as_str() == link.from)
+        };
+        claims.filter(speaks).map(|it| it.name.clone()).collect()
     }
 }

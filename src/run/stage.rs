@@ -108,6 +108,7 @@ impl Stage {
             plan: Arc::clone(plan),
             bindings: Arc::clone(&bindings),
             journal: Arc::clone(journal),
+            fleet: Arc::clone(&fleet),
             client: client.clone(),
             logs: folder.logs(),
             operations: folder.file("records/operation.jsonl"),

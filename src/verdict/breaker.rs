@@ -186,6 +186,7 @@ impl Judge<'_> {
                     "opened",
                 );
                 self.half_open(case, at);
+                claims::expect_some(self.context, case, self.property);
             }
             Opening::Never { best } => {
                 case.advise(
