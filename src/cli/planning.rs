@@ -45,9 +45,7 @@ pub(super) fn plan(
     changes: &Changes,
     environment: &Environment,
 ) -> Result<Planned, String> {
-    if changes.toxiproxy.is_some() {
-        return Err("error: `--toxiproxy` is not supported yet".into());
-    }
+    let toxiproxy = changes.toxiproxy.as_deref().map(server_url).transpose()?;
     let render = |found: crate::diagnostic::Diagnostics| found.render(environment.color());
     let load = LoadOptions {
         system: changes.system.clone(),
@@ -58,7 +56,7 @@ pub(super) fn plan(
         seed: changes.seed,
         only: changes.only.clone(),
         environment: variables(environment),
-        toxiproxy: changes.toxiproxy.is_some(),
+        toxiproxy,
     };
     let plan = plan::build(&files, &options).map_err(render)?;
     let texts = files
@@ -69,6 +67,25 @@ pub(super) fn plan(
         plan,
         texts: texts.collect(),
     })
+}
+
+/// `--toxiproxy`, with what may be left out: `localhost:8474` is `http://localhost:8474`.
+fn server_url(text: &str) -> Result<String, String> {
+    let url = match text.contains("://") {
+        true => text.to_owned(),
+        false => format!("http://{text}"),
+    };
+    let parsed = reqwest::Url::parse(&url);
+    let fits = |url: &reqwest::Url| {
+        url.scheme() == "http" && url.has_host() && matches!(url.path(), "" | "/")
+    };
+    match parsed {
+        Ok(parsed) if fits(&parsed) => Ok(url.trim_end_matches('/').to_owned()),
+        _ => Err(format!(
+            "error: `--toxiproxy {text}` is no address of a Toxiproxy\n  = help: write it like \
+             `http://127.0.0.1:8474`"
+        )),
+    }
 }
 
 fn variables(environment: &Environment) -> BTreeMap<String, String> {

@@ -70,11 +70,6 @@ pub(super) fn execute(args: Args, environment: &Environment) -> Result {
             "`--keep-running` is not supported yet"
         )));
     }
-    if args.changes.toxiproxy.is_some() {
-        return Err(Failure::usage(anyhow!(
-            "`--toxiproxy` is not supported yet"
-        )));
-    }
     // Everything is checked before anything is started.
     let planned = planning::plan_all(&args.scenarios, &args.changes, environment)?;
     if planned.len() > 1 && (args.outputs.json.is_some() || args.outputs.junit.is_some()) {
@@ -98,7 +93,7 @@ async fn run_all(planned: Vec<Planned>, args: &Args, environment: &Environment) 
         .context("listen to signals")
         .map_err(Failure::not_carried_out)?;
     let show = Arc::new(Mutex::new(show));
-    clear_killed_runs(args, environment);
+    clear_killed_runs(args, environment).await;
     let several = planned.len() > 1;
     let mut exits = Vec::new();
     for planned in planned {
@@ -121,9 +116,9 @@ async fn run_all(planned: Vec<Planned>, args: &Args, environment: &Environment) 
 
 /// What earlier runs left that were killed together with their keeper. Not being able to clear it
 /// is no reason not to run.
-fn clear_killed_runs(args: &Args, environment: &Environment) {
+async fn clear_killed_runs(args: &Args, environment: &Environment) {
     for folder in leftovers::unfinished(&args.reports.report_dir).unwrap_or_default() {
-        if let Err(error) = leftovers::clear(&folder) {
+        if let Err(error) = leftovers::clear(&folder).await {
             tracing::warn!(folder = %folder.display(), %error, "not cleared");
         }
     }

@@ -120,6 +120,18 @@ pub fn not_supported(span: Span, what: &str) -> Diagnostic {
     .help("remove it")
 }
 
+/// A fault that a Toxiproxy has no toxic for.
+#[must_use]
+pub fn beyond_toxiproxy(span: Span, what: &str, instead: &str) -> Diagnostic {
+    Diagnostic::error(
+        "scenario::beyond-toxiproxy",
+        span,
+        format!("{what} is more than a Toxiproxy can do"),
+    )
+    .label("needs the embedded proxy")
+    .help(format!("run it without `--toxiproxy`, or {instead}"))
+}
+
 /// A name that cannot be one.
 #[must_use]
 pub fn bad_name(span: Span, name: &str, why: &str) -> Diagnostic {

@@ -72,6 +72,8 @@ pub struct Plan {
     pub system_file: String,
     /// Splits into arrivals, feeds, think times, keys, fault starts and draws of the proxy.
     pub seed: u64,
+    /// The URL of the Toxiproxy that the links run through; none is the run's own proxy.
+    pub toxiproxy: Option<String>,
     /// What is there and how to see it.
     pub system: SystemPlan,
     /// What is driven against it.
@@ -162,6 +164,52 @@ impl Plan {
             _ => None,
         });
         named.or_else(|| Some(self.service(name.as_str())?.name.clone()))
+    }
+
+    /// Who tells what crossed a link: the request log of the run's own proxy, else the sources of
+    /// `call` records of its caller or callee, which are a weaker witness.
+    pub fn call_sources(&self, link: &LinkName) -> Vec<SourceName> {
+        let sources = self.system.evidence.iter();
+        let calls = sources.filter(|source| source.records == RecordKind::Call);
+        let speaks = |source: &&SourcePlan| {
+            let service = self.source_service(&source.name);
+            service.is_none_or(|it| it.as_str() == link.from || it.as_str() == link.to)
+        };
+        calls.filter(speaks).map(|it| it.name.clone()).collect()
+    }
+
+    /// What a run through a Toxiproxy cannot show for want of counts, a sentence each. Its verdicts
+    /// will be inconclusive.
+    pub fn uncounted(&self) -> Vec<String> {
+        if self.toxiproxy.is_none() {
+            return Vec::new();
+        }
+        let mut told = Vec::new();
+        let unseen = |link: &LinkName| self.call_sources(link).is_empty();
+        for fault in &self.faults {
+            if let FaultEffect::Link { links, .. } = &fault.effect {
+                for link in links.iter().filter(|link| unseen(link)) {
+                    told.push(format!(
+                        "whether the fault `{}` bit on `{link}`: no source of `call` records of `{}` or `{}`",
+                        fault.name, link.from, link.to
+                    ));
+                }
+            }
+        }
+        for property in &self.properties {
+            let link = match &property.property {
+                Property::Breaker(breaker) => &breaker.link,
+                Property::Retries(retries) => &retries.link,
+                _ => continue,
+            };
+            if unseen(link) {
+                told.push(format!(
+                    "`{}`: no source of `call` records of `{}` or `{}`",
+                    property.name, link.from, link.to
+                ));
+            }
+        }
+        told
     }
 
     /// The sources of claimed breaker states that speak for a link: its caller's own, and those

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::evidence::events::{Bite, LoadSummary};
-use crate::evidence::{Call, Event, Evidence, OPERATIONS, Operation, Phase, StopReason};
+use crate::evidence::{
+    Call, Event, Evidence, OPERATIONS, Operation, Phase, REQUEST_LOG, StopReason,
+};
 use crate::plan::load::OutcomeClass;
 use crate::plan::{
     FaultEffect, FaultName, FaultPlan, LinkName, OperationName, Plan, ServiceName, SourceName,
@@ -407,6 +409,36 @@ impl<'a> Context<'a> {
             what,
             "run it again at a lower rate, or on a machine with room to spare",
         ))
+    }
+
+    /// What is missing of the word on what crossed a link.
+    pub(crate) fn call_gaps(&self, link: &LinkName) -> Vec<Gap> {
+        let Some(server) = &self.plan.toxiproxy else {
+            return self.known_loss(REQUEST_LOG).into_iter().collect();
+        };
+        let sources = self.plan.call_sources(link);
+        if sources.is_empty() {
+            return vec![Gap::new(
+                format!("nobody tells what crossed `{link}`: {server} keeps no log of requests"),
+                format!(
+                    "add `call` records of `{}` to `evidence:`, or run it without `--toxiproxy`",
+                    link.from
+                ),
+            )];
+        }
+        let gaps = sources.iter().filter_map(|source| self.source_gap(source));
+        gaps.collect()
+    }
+
+    /// Who else tells what crossed a link, where the proxy itself does not: for the sentence of a
+    /// verdict.
+    pub(crate) fn weaker_witness(&self, link: &LinkName) -> String {
+        if self.plan.toxiproxy.is_none() {
+            return String::new();
+        }
+        let sources = self.plan.call_sources(link);
+        let names = text::some_of(sources.iter().map(|it| it.as_str()));
+        format!(" (weaker witness: {names})")
     }
 
     /// The links of this run's faults that touch a service.

@@ -336,6 +336,7 @@ fn calls(draw: &mut Draw, operations: &[Operation]) -> Vec<Call> {
     let mut calls = Vec::new();
     let mut call = |from: &str, to: &str, at_ns: u64, answered: bool| {
         calls.push(Call {
+            source: SourceName::new("request-log"),
             link: LinkName::new(from, to),
             connection: 1,
             at_ns,

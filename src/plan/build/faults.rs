@@ -215,6 +215,17 @@ impl Builder<'_> {
     }
 
     fn effect(&mut self, file: &FaultFile) -> Option<Effect> {
+        let effect = self.inject(file)?;
+        if self.options.toxiproxy.is_some()
+            && let Effect::Link(link) = &effect
+            && let Some((what, instead)) = link.beyond_toxiproxy()
+        {
+            self.mistake(meaning::beyond_toxiproxy(file.inject.span, &what, instead));
+        }
+        Some(effect)
+    }
+
+    fn inject(&mut self, file: &FaultFile) -> Option<Effect> {
         use InjectFile as I;
         let span = file.inject.span;
         let down_for =
@@ -253,24 +264,12 @@ impl Builder<'_> {
             I::ResetPeer(reset) => Effect::Link(LinkEffect::ResetPeer {
                 after: self.time(&reset.after),
             }),
-            I::Reset => {
-                if self.options.toxiproxy {
-                    self.mistake(meaning::not_supported(
-                        span,
-                        "`reset` on a real Toxiproxy is",
-                    ));
-                }
-                Effect::Link(LinkEffect::Reset)
-            }
+            I::Reset => Effect::Link(LinkEffect::Reset),
             I::Down(down) => {
                 let how = match down.how {
                     Some(DownHowFile::Reset) => Down::Reset,
                     Some(DownHowFile::Refuse) | None => Down::Refuse,
                 };
-                if self.options.toxiproxy && how == Down::Reset {
-                    let what = "`down: { how: reset }` on a real Toxiproxy is";
-                    self.mistake(meaning::not_supported(span, what));
-                }
                 Effect::Link(LinkEffect::Down { how })
             }
             I::Toxic(toxic) => Effect::Link(self.toxic(toxic)),
