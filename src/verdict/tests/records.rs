@@ -184,6 +184,20 @@ fn a_step_that_definitely_failed_needs_no_undo() {
 }
 
 #[test]
+fn a_refusal_says_nothing_about_an_earlier_attempt_that_was_never_answered() {
+    let mut run = Run::healthy();
+    let saga = compensate(&mut run, 1200);
+    saga.steps.retain(|it| it.name != "refund");
+    let at = saga.steps[3].at_ns;
+    saga.steps[3].phase = StepPhase::Unknown;
+    saga.steps
+        .insert(4, step("charge", StepPhase::Started, at, 2));
+    saga.steps
+        .insert(5, step("charge", StepPhase::Failed, at, 2));
+    run.fails(sagas(0), "1 saga compensated with an effect left: o1200");
+}
+
+#[test]
 fn a_step_done_after_its_undo_and_an_undo_past_the_pivot_fail() {
     let mut run = Run::healthy();
     let saga = compensate(&mut run, 1200);
