@@ -18,5 +18,6 @@ mod run;
 mod scene;
 mod shutdown;
 mod support;
+mod through_toxiproxy;
 mod tidy;
 mod toxiproxy;

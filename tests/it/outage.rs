@@ -167,6 +167,7 @@ pub(crate) fn plan() -> Plan {
         scenario_file: "scenarios/payment-outage.yaml".into(),
         system_file: "sample-system/system.yaml".into(),
         seed: 4242,
+        toxiproxy: None,
         system: SystemPlan {
             name: "shop".into(),
             folder: "sample-system".into(),
