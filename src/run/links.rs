@@ -555,6 +555,8 @@ pub(super) async fn remove_leftovers(
 async fn remove_all(client: &Client, prefix: &str) -> Vec<String> {
     let proxies = match client.proxies().await {
         Ok(proxies) => proxies,
+        // A server that is gone has taken its proxies with it.
+        Err(ClientError::NoAnswer { source, .. }) if source.is_connect() => return Vec::new(),
         Err(error) => {
             tracing::warn!(%error, "the run's proxies were not removed");
             return vec![format!("proxies `{prefix}*`")];
