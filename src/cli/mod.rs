@@ -1,7 +1,8 @@
 //! The command line: one file per subcommand, which turns flags into arguments of the library.
 //!
-//! No logic lives here that a test would want without the command line. Human text goes to
-//! standard error; only `--json -`, `generate` and `explain` write to standard output.
+//! No logic lives here that a test would want without the command line. What a command was asked
+//! for (a plan, an address, `--json -`) goes to standard output, all else that people read to
+//! standard error.
 
 pub mod bug;
 mod check;
@@ -12,6 +13,7 @@ mod generate;
 mod init;
 mod keeper;
 mod options;
+mod output;
 mod plan;
 mod planning;
 mod proxy;

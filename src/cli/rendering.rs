@@ -1,11 +1,8 @@
 //! From a run folder to its verdicts and reports: what `run` does at its end and `report` again.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
-
-use anyhow::Context as _;
 
 use crate::evidence::folder::RunFolder;
 use crate::evidence::{Evidence, StopReason};
@@ -14,8 +11,8 @@ use crate::plan::Plan;
 use crate::report::{self, FORMATS, Inconclusive, Run};
 use crate::verdict::{Status, Verdicts, judge};
 
-use super::Failure;
 use super::options::{OnInconclusive, Outputs};
+use super::{Failure, output};
 
 /// What came of judging a run folder.
 pub(super) struct Judged {
@@ -84,7 +81,7 @@ pub(super) fn judge_and_render(
     }
     if let Some(path) = &outputs.json {
         let bytes = report::outcome::render(&run).map_err(Failure::not_carried_out)?;
-        write_to(path, &bytes)?;
+        output::write_to(path, &bytes)?;
     }
     if let Some(path) = &outputs.junit {
         let inconclusive = match outputs.inconclusive {
@@ -93,7 +90,7 @@ pub(super) fn judge_and_render(
         };
         let bytes =
             report::junit::render(&[run], inconclusive).map_err(Failure::not_carried_out)?;
-        write_to(path, &bytes)?;
+        output::write_to(path, &bytes)?;
     }
     let (first, last) = (evidence.events.first(), evidence.events.last());
     let lasted_ns = last
@@ -103,20 +100,4 @@ pub(super) fn judge_and_render(
         verdicts,
         lasted: Duration::from_nanos(lasted_ns),
     })
-}
-
-/// Writes a whole file, or standard output for `-`.
-fn write_to(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let written = if path == Path::new("-") {
-        std::io::stdout().lock().write_all(bytes)
-    } else if path.exists() && !path.is_file() {
-        // A pipe or a device is written to, never replaced.
-        std::fs::write(path, bytes)
-    } else {
-        let half = path.with_extension("part");
-        std::fs::write(&half, bytes).and_then(|()| std::fs::rename(&half, path))
-    };
-    written
-        .with_context(|| format!("cannot write `{}`", path.display()))
-        .map_err(Failure::not_carried_out)
 }

@@ -7,6 +7,7 @@
     reason = "a test that cannot go on says where, and ends"
 )]
 
+mod cli;
 mod diagnostics;
 mod honesty;
 mod keeper;
