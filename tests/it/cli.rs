@@ -34,3 +34,62 @@ fn plan_goes_to_standard_output_and_mistakes_to_standard_error() {
     assert_eq!(text(&bad.stdout), "");
     assert!(text(&bad.stderr).contains("scenario::unknown-link"));
 }
+
+#[test]
+fn generated_schemas_are_named_and_an_unknown_name_writes_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path().join("schemas").display().to_string();
+
+    let unknown = run(&["generate", "schema", "nosuch", "--dir", &dir]);
+    assert_eq!(unknown.status.code(), Some(2));
+    let said = text(&unknown.stderr);
+    assert!(said.contains("scenario, system, outcome"), "{said}");
+    assert!(!folder.path().join("schemas").exists());
+
+    let all = run(&["generate", "schema", "--dir", &dir]);
+    assert_eq!(all.status.code(), Some(0));
+    for name in ["scenario", "system", "outcome"] {
+        let file = format!("{name}.schema.json");
+        let written = std::fs::read(folder.path().join("schemas").join(&file)).expect("written");
+        let committed = std::fs::read(format!("schema/{file}")).expect("committed");
+        assert!(written == committed, "{file}");
+        assert!(text(&all.stderr).contains(&format!("schemas/{file}`")));
+        let printed = run(&["generate", "schema", name, "--dir", "-"]);
+        assert!(printed.stdout == committed, "{file}");
+    }
+    assert_eq!(
+        run(&["generate", "schema", "--dir", "-"]).status.code(),
+        Some(2)
+    );
+}
+
+#[test]
+fn man_pages_are_written_where_asked_and_only_of_what_works() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path().display().to_string();
+    assert_eq!(
+        run(&["generate", "man", "--dir", &dir]).status.code(),
+        Some(0)
+    );
+    assert!(folder.path().join("chaos-run.1").is_file());
+    assert!(!folder.path().join("chaos-gate.1").exists());
+    assert_eq!(run(&["generate", "man", "nosuch"]).status.code(), Some(2));
+}
+
+#[test]
+fn what_is_not_there_yet_is_refused_by_name() {
+    for arguments in [
+        &["gate"][..],
+        &["init"],
+        &["up", "system.yaml"],
+        &["explain", "breaker"],
+    ] {
+        let refused = run(arguments);
+        assert_eq!(refused.status.code(), Some(2), "{arguments:?}");
+        let said = text(&refused.stderr);
+        assert!(
+            said.contains(&format!("`chaos {}` is not supported yet", arguments[0])),
+            "{said}"
+        );
+    }
+}
