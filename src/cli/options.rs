@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 
 /// What to change in a scenario without editing it.
 #[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Changes to the scenario")]
 pub(super) struct Changes {
     /// Draw everything random from this seed instead of the scenario's
     #[arg(long, value_name = "N", env = "CHAOS_SEED")]
@@ -23,13 +24,14 @@ pub(super) struct Changes {
     #[arg(long, value_name = "FILE", env = "CHAOS_SYSTEM")]
     pub system: Option<PathBuf>,
 
-    /// Use a running Toxiproxy instead of the embedded engine
-    #[arg(long, value_name = "URL", env = "CHAOS_TOXIPROXY")]
+    /// Use a running Toxiproxy instead of the embedded engine (not supported yet)
+    #[arg(long, value_name = "URL", env = "CHAOS_TOXIPROXY", hide = true)]
     pub toxiproxy: Option<String>,
 }
 
 /// Where results go besides the terminal.
 #[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Results")]
 pub(super) struct Outputs {
     /// Write JUnit XML to this file
     #[arg(long, value_name = "FILE", env = "CHAOS_JUNIT")]
@@ -52,6 +54,7 @@ pub(super) struct Outputs {
 
 /// `--report-dir`: where run folders live.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Results")]
 pub(super) struct Reports {
     /// Folder that holds one folder per run
     #[arg(

@@ -41,8 +41,8 @@ pub(super) struct Args {
     #[command(flatten)]
     pub outputs: options::Outputs,
 
-    /// After the report, keep the system running until Ctrl-C
-    #[arg(long, env = "CHAOS_KEEP_RUNNING")]
+    /// After the report, keep the system running until Ctrl-C (not supported yet)
+    #[arg(long, env = "CHAOS_KEEP_RUNNING", hide = true)]
     pub keep_running: bool,
 
     /// How to show how far the run is
@@ -54,6 +54,14 @@ pub(super) struct Args {
         env = "CHAOS_PROGRESS"
     )]
     pub progress: options::Progress,
+
+    /// Say more: processes too; twice for the harness's own log
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+
+    /// Say only how it ended, like `--progress none`
+    #[arg(short, long, conflicts_with_all = ["verbose", "progress"])]
+    pub quiet: bool,
 }
 
 const AFTER_HELP: &str = "\
@@ -64,7 +72,18 @@ Examples:
 
 SIGUSR1 prints the current state of the run.";
 
+/// So many `-v` show the harness's own log.
+const VERBOSE_LOG: u8 = 2;
+
 pub(super) fn execute(args: Args, environment: &Environment) -> Result {
+    if args.verbose >= VERBOSE_LOG {
+        // Only a second subscriber is refused, and there is none.
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter("warn,chaos_harness=debug")
+            .with_ansi(environment.color())
+            .with_writer(stderr)
+            .try_init();
+    }
     if args.keep_running {
         return Err(Failure::usage(anyhow!(
             "`--keep-running` is not supported yet"
@@ -263,6 +282,10 @@ fn boot_id() -> String {
 
 fn display_options(args: &Args, environment: &Environment, shown: &Path) -> display::Options {
     let mut options = display::Options::of(environment, shown.display().to_string());
+    options.verbose = args.verbose > 0;
+    options.progress = !args.quiet;
+    // A block that redraws itself would be torn by the log's lines.
+    options.live &= args.verbose < VERBOSE_LOG;
     match args.progress {
         options::Progress::Auto => {}
         options::Progress::Live => options.live = true,
