@@ -7,6 +7,45 @@ use super::{Diagnostic, Span, suggestion};
 #[must_use]
 pub fn unreadable(name: &str, why: &str) -> Diagnostic {
     Diagnostic::nowhere("file::unreadable", format!("cannot read `{name}`: {why}"))
+        .help("see who may read it, and whether the disk is well")
+}
+
+/// There is no such file.
+#[must_use]
+pub fn missing_file(name: &str, help: String) -> Diagnostic {
+    Diagnostic::nowhere("file::missing", format!("there is no file `{name}`")).help(help)
+}
+
+/// A folder where a file is needed.
+#[must_use]
+pub fn is_folder(name: &str, needs: &str, example: Option<&str>) -> Diagnostic {
+    let help = match example {
+        Some(file) if needs == "a scenario" => {
+            format!("name one file, like `{file}`; `chaos run` and `chaos check` take folders too")
+        }
+        Some(file) => format!("name one file, like `{file}`"),
+        None => "name one file; there is no YAML file in this folder".to_owned(),
+    };
+    let title = format!("`{name}` is a folder, but {needs} is one file");
+    Diagnostic::nowhere("file::folder", title).help(help)
+}
+
+/// A file that is no text.
+#[must_use]
+pub fn not_text(name: &str, found: &str, needs: &str) -> Diagnostic {
+    let title = format!("`{name}` holds {found}, but {needs} is UTF-8 text");
+    let help = match found {
+        "UTF-16 text" => "save it as UTF-8".to_owned(),
+        _ => "name a YAML file".to_owned(),
+    };
+    Diagnostic::nowhere("file::not-text", title).help(help)
+}
+
+/// A file of another kind than the one that is needed.
+#[must_use]
+pub fn wrong_file(name: &str, is: &str, needs: &str, help: &str) -> Diagnostic {
+    let title = format!("`{name}` is {is}, not {needs}");
+    Diagnostic::nowhere("file::wrong-kind", title).help(help)
 }
 
 /// The file is larger than a file that people write.

@@ -38,6 +38,36 @@ fn each_bad_file_is_refused_with_its_line_and_a_fix() {
     }
 }
 
+/// Files that are no scenario at all: what they are, and what to give instead.
+#[test]
+fn a_file_of_another_kind_is_named_for_what_it_is() {
+    for (name, path) in [
+        ("file-system", "sample-system/system.yaml"),
+        ("file-schema", "schema/scenario.schema.json"),
+        ("file-other-schema", "schema/system.schema.json"),
+        ("file-outcome", "reports/example/outcome.json"),
+        ("file-folder", "scenarios"),
+        ("file-folder-without-yaml", "docs"),
+        ("file-misspelled", "scenarios/payment-outtage.yaml"),
+        ("file-in-no-folder", "scenario/calm.yaml"),
+        ("file-program", "tests/diagnostics/program.bin"),
+        ("file-utf16", "tests/diagnostics/utf16.txt"),
+        ("file-markdown", "README.md"),
+    ] {
+        let found = mistakes(Path::new(path), &LoadOptions::default());
+        assert!(found.list[0].help.is_some(), "{path}");
+        insta::with_settings!({ snapshot_path => "../diagnostics/snapshots", prepend_module_to_snapshot => false }, {
+            insta::assert_snapshot!(name, found.render(false));
+        });
+    }
+    let options = LoadOptions {
+        system: Some("scenarios/calm.yaml".into()),
+        ..LoadOptions::default()
+    };
+    let found = mistakes(Path::new("scenarios/calm.yaml"), &options);
+    assert_eq!(found.list[0].id, "file::wrong-kind");
+}
+
 #[test]
 fn all_mistakes_of_meaning_are_reported_at_once() {
     let path = Path::new("tests/diagnostics/several-mistakes.yaml");
