@@ -136,10 +136,24 @@ pub fn malformed(span: Span, why: &str) -> Diagnostic {
     Diagnostic::error("yaml::malformed", span, why.to_owned())
 }
 
-/// `--set` without `=`.
+/// `--set` without `=`, or with nothing after it.
 #[must_use]
-pub fn set_without_value(span: Span) -> Diagnostic {
-    Diagnostic::error("set::no-value", span, "`--set` needs `path=value`")
+pub fn set_without_value(span: Span, path: &str) -> Diagnostic {
+    let title = format!("`--set` says no value for `{path}`");
+    Diagnostic::error("set::no-value", span, title)
+        .label("expected PATH=VALUE")
+        .help("write it like `--set phases.baseline=10s`")
+}
+
+/// `--set` with nothing, or an empty key, before `=`.
+#[must_use]
+pub fn set_without_path(span: Span, path: &str) -> Diagnostic {
+    let title = match path.trim() {
+        "" => "`--set` does not say what to set".to_owned(),
+        _ => format!("`{path}` is no path: a key in it is empty"),
+    };
+    Diagnostic::error("set::no-path", span, title)
+        .label("expected PATH=VALUE")
         .help("write it like `--set phases.baseline=10s`")
 }
 
@@ -151,5 +165,7 @@ pub fn set_unknown_path(span: Span, path: &str, at: &str, known: &[&str]) -> Dia
         span,
         format!("the scenario has no `{path}`: nothing is called `{at}` there"),
     )
+    .label("expected PATH=VALUE, keys joined by `.`")
+    .help("what is above it holds no keys: set that as a whole")
     .maybe_help(suggestion(at, known.iter().copied()))
 }

@@ -102,6 +102,32 @@ fn a_changed_value_is_checked_like_a_written_one() {
     assert_eq!(id("phases.baseline"), "set::no-value");
 }
 
+#[test]
+fn a_mistyped_set_says_the_form_and_the_nearest_key() {
+    let cases = [
+        ("set-no-path", "=3"),
+        ("set-empty-key", "load..timeout=3s"),
+        ("set-no-value", "a"),
+        ("set-empty-value", "load.timeout="),
+        ("set-unknown-key-and-no-value", "load.timout="),
+        ("set-unknown-top-key", "fault=3"),
+        ("set-unknown-key", "load.timout=3s"),
+        ("set-unknown-parent", "phasse.baseline=10s"),
+        ("set-below-a-value", "name.first=x"),
+        ("set-bad-value", "load.timeout=3"),
+    ];
+    for (name, assignment) in cases {
+        let options = LoadOptions {
+            set: vec![assignment.to_owned()],
+            ..LoadOptions::default()
+        };
+        let found = mistakes(Path::new("scenarios/calm.yaml"), &options);
+        insta::with_settings!({ snapshot_path => "../diagnostics/snapshots", prepend_module_to_snapshot => false }, {
+            insta::assert_snapshot!(name, found.render(false));
+        });
+    }
+}
+
 fn refused(text: &str) -> Diagnostic {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("hostile.yaml");
