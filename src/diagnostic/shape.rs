@@ -66,6 +66,15 @@ pub fn syntax(span: Span, why: &str) -> Diagnostic {
         span,
         format!("this is not valid YAML: {why}"),
     )
+    .help(if why.contains("tab") {
+        "indent with spaces"
+    } else if why.contains("flow") {
+        "close the `[` or `{` that is still open above"
+    } else if why.contains("quoted") {
+        "close the quote that is still open above"
+    } else {
+        "look at the indentation here and above, and quote text that holds `: ` or ` #`"
+    })
 }
 
 /// A budget is exceeded: nodes, aliases, depth, documents.
@@ -128,6 +137,36 @@ pub fn wrong_type(span: Span, found: &str, expected: &str) -> Diagnostic {
         format!("expected {expected}, found {found}"),
     )
     .label(format!("expected {expected}"))
+    .help(match expected.split_once(" with ") {
+        Some(("a mapping", _)) | None if expected.starts_with("a mapping") => {
+            "write `key: value`, one to a line below it or in `{ }`".to_owned()
+        }
+        _ if expected.contains("sequence") || expected.contains("list") => {
+            "write a list: `[a, b]`".to_owned()
+        }
+        _ => format!("write {expected} instead"),
+    })
+}
+
+/// A mapping with several keys, or none, where one key says which of a closed set is meant.
+#[must_use]
+pub fn not_one(span: Span, known: &str, given: &[&str]) -> Diagnostic {
+    let title = format!("exactly one of {known} belongs here");
+    let help = match given {
+        [] => "add the one that is meant".to_owned(),
+        [first, ..] => {
+            format!("keep one, like `{first}:`, and give each other one a name of its own")
+        }
+    };
+    Diagnostic::error("yaml::not-one", span, title).help(help)
+}
+
+/// A word that stands for itself was given a value.
+#[must_use]
+pub fn takes_no_value(span: Span, word: &str) -> Diagnostic {
+    let title = format!("`{word}` takes no value");
+    Diagnostic::error("yaml::takes-no-value", span, title)
+        .help(format!("write `{word}` alone, without `:` and a value"))
 }
 
 /// A value whose form is wrong in a way that only its type can tell.

@@ -32,6 +32,9 @@ fn each_bad_file_is_refused_with_its_line_and_a_fix() {
     for path in files {
         let name = path.file_stem().expect("a name").to_string_lossy();
         let found = mistakes(&path, &LoadOptions::default());
+        for mistake in &found.list {
+            assert!(mistake.help.is_some(), "{name}: no help: {}", mistake.title);
+        }
         insta::with_settings!({ snapshot_path => "../diagnostics/snapshots", prepend_module_to_snapshot => false }, {
             insta::assert_snapshot!(name.as_ref(), found.render(false));
         });
