@@ -19,6 +19,7 @@ mod planning;
 mod proxy;
 mod rendering;
 mod report;
+mod results;
 mod run;
 mod sample;
 mod up;

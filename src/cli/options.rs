@@ -33,11 +33,12 @@ pub(super) struct Changes {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Results")]
 pub(super) struct Outputs {
-    /// Write JUnit XML to this file
+    /// Write JUnit XML to this file, a suite per scenario
     #[arg(long, value_name = "FILE", env = "CHAOS_JUNIT")]
     pub junit: Option<PathBuf>,
 
-    /// Write the outcome as JSON to this file; `-` is standard output
+    /// Write the outcome as JSON to this file, a list of them for several scenarios; `-` is
+    /// standard output
     #[arg(long, value_name = "FILE", env = "CHAOS_JSON")]
     pub json: Option<PathBuf>,
 

@@ -11,6 +11,7 @@ use crate::plan::Plan;
 use crate::terminal::Environment;
 
 use super::planning::{self, Planned};
+use super::results::Results;
 use super::{Failure, Rendered, Result, options, rendering};
 
 /// Flags of `chaos report`.
@@ -38,6 +39,7 @@ Examples:
   chaos report reports/2026-11-21-0423-7f3a --with stricter.yaml --json -";
 
 pub(super) fn execute(args: Args, environment: &Environment) -> Result {
+    let mut results = Results::new(&args.outputs)?;
     let which = args.run.to_string_lossy();
     let path = find(&args.reports.report_dir, &which).map_err(Failure::usage)?;
     let folder = RunFolder::open(&path).map_err(Failure::usage)?;
@@ -53,8 +55,8 @@ pub(super) fn execute(args: Args, environment: &Environment) -> Result {
         }
         None => "",
     };
-    let judged = rendering::judge_and_render(&folder, prefix, &plan, &texts, &args.outputs)?;
-    let exit = rendering::exit_of(&judged.verdicts, args.outputs.inconclusive);
+    let judged = rendering::judge_and_render(&folder, prefix, &plan, &texts, &mut results)?;
+    let exit = rendering::exit_of(&judged, args.outputs.inconclusive);
     let shown = args.reports.report_dir.join(folder.run_id());
     let shown = if shown.is_dir() { shown } else { path };
     let options = Options::of(environment, shown.display().to_string());
@@ -72,6 +74,7 @@ pub(super) fn execute(args: Args, environment: &Environment) -> Result {
     let mut display = Display::new(&plan, options, std::io::stderr());
     // Nobody is left to tell when standard error is gone; the files are written.
     let _ = display.finish(&judged.verdicts, &ending);
+    results.write()?;
     Ok(exit)
 }
 

@@ -15,6 +15,7 @@ mod load;
 mod outage;
 mod plan;
 mod report;
+mod results;
 mod run;
 mod scene;
 mod shutdown;
