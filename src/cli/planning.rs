@@ -45,6 +45,16 @@ pub(super) fn plan(
     changes: &Changes,
     environment: &Environment,
 ) -> Result<Planned, String> {
+    plan_with(path, changes, environment, &BTreeMap::new())
+}
+
+/// Plans one scenario with some variables instead of those of the environment.
+pub(super) fn plan_with(
+    path: &Path,
+    changes: &Changes,
+    environment: &Environment,
+    instead: &BTreeMap<String, String>,
+) -> Result<Planned, String> {
     if changes.toxiproxy.is_some() {
         return Err("error: `--toxiproxy` is not supported yet".into());
     }
@@ -57,7 +67,7 @@ pub(super) fn plan(
     let options = BuildOptions {
         seed: changes.seed,
         only: changes.only.clone(),
-        environment: variables(environment),
+        environment: variables(environment, instead),
         toxiproxy: changes.toxiproxy.is_some(),
     };
     let plan = plan::build(&files, &options).map_err(render)?;
@@ -71,11 +81,16 @@ pub(super) fn plan(
     })
 }
 
-fn variables(environment: &Environment) -> BTreeMap<String, String> {
+fn variables(
+    environment: &Environment,
+    instead: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
     let texts = environment.variables().iter();
-    texts
+    let mut variables: BTreeMap<_, _> = texts
         .filter_map(|(name, value)| Some((name.to_str()?.to_owned(), value.to_str()?.to_owned())))
-        .collect()
+        .collect();
+    variables.extend(instead.clone());
+    variables
 }
 
 /// The files that are meant, those of a folder in the order of their names.

@@ -4,10 +4,12 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::display::{Display, Ending, Options};
 use crate::evidence::folder::{RunFolder, find, read_plan};
-use crate::plan::Plan;
+use crate::plan::{Plan, SourceRef, SystemPlan};
 use crate::terminal::Environment;
 
 use super::planning::{self, Planned};
@@ -88,32 +90,54 @@ fn edited_plan(
         seed: Some(ran.seed),
         ..options::Changes::default()
     };
-    let edited = planning::plan(scenario, &changes, environment)
+    // Variables as they were in the run, not as they happen to be now.
+    let variables = &ran.system.environment;
+    let edited = planning::plan_with(scenario, &changes, environment, variables)
         .map_err(|text| Failure::usage(Rendered(text)))?;
     let plan = &edited.plan;
     let same = [
-        ("load", plan.load == ran.load),
+        ("system", same(&system(plan), &system(ran))),
+        ("load", same(&plan.load, &ran.load)),
         ("phases", plan.phases == ran.phases),
-        ("faults", same_faults(plan, ran)),
+        ("faults", same(&plan.faults, &ran.faults)),
     ];
     match same.iter().find(|(_, same)| !same) {
         None => Ok(edited),
         Some((what, _)) => Err(Failure::usage(anyhow!(
-            "`{}` differs from what was run in `{what}`: only `expect` can be edited afterwards",
+            "`{}` differs from what was run in its {what}: only `expect` can be edited afterwards",
             scenario.display()
         ))),
     }
 }
 
-/// Whether two plans inject the same, wherever their files say so.
-fn same_faults(a: &Plan, b: &Plan) -> bool {
-    let facts = |plan: &Plan| -> Vec<_> {
-        let faults = plan.faults.iter();
-        faults
-            .map(|f| (f.name.clone(), f.start, f.lasts, f.effect.clone()))
-            .collect()
+/// The system of a plan, wherever it lies.
+fn system(plan: &Plan) -> SystemPlan {
+    SystemPlan {
+        folder: String::new(),
+        ..plan.system.clone()
+    }
+}
+
+/// Whether two parts of plans say the same, in whatever file and on whatever line.
+fn same(a: &impl Serialize, b: &impl Serialize) -> bool {
+    fn without_places(value: &mut Value) {
+        match value {
+            Value::Array(items) => items.iter_mut().for_each(without_places),
+            Value::Object(fields) => {
+                fields.retain(|_, field| {
+                    serde_json::from_value::<SourceRef>(field.clone()).is_err()
+                });
+                fields.values_mut().for_each(without_places);
+            }
+            _ => {}
+        }
+    }
+    let content = |value: serde_json::Result<Value>| {
+        let mut value = value.ok()?;
+        without_places(&mut value);
+        Some(value)
     };
-    facts(a) == facts(b)
+    content(serde_json::to_value(a)) == content(serde_json::to_value(b))
 }
 
 fn say_what_changed(ran: &Plan, edited: &Plan) {

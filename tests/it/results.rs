@@ -212,3 +212,41 @@ links:";
     assert!(xml.contains("the run left nothing behind"), "{xml}");
     scene.report(done.folder()).ends(4, &["exit 4"]);
 }
+
+#[test]
+fn edited_limits_are_judged_wherever_their_files_lie_but_never_on_another_system() {
+    let scene = Scene::new(PAIR, &calm("calm", "system.yaml", HOLDS))
+        .with("CALLEE_FLAG", "--delay-ms=2");
+    let done = scene.run();
+    done.ends(0, &[]);
+
+    let elsewhere = scene.path("elsewhere");
+    fs::create_dir(&elsewhere).expect("a folder");
+    let edited = |name: &str, system: &str, expect: &str| {
+        let path = elsewhere.join(name);
+        fs::write(&path, calm("calm", system, expect)).expect("written");
+        path.display().to_string()
+    };
+    let run = done.folder().display().to_string();
+    let judge = |with: &str| {
+        // The variables of the run count, not those of today.
+        let later = Scene::new(PAIR, "");
+        later.chaos(&["report", &run, "--with", with]).end()
+    };
+    let wider = HOLDS.replace("20%", "30%");
+    let wider = edited("wider.yaml", ".././system.yaml", &wider);
+    judge(&wider).ends(0, &["changed   answered"]);
+
+    fs::write(elsewhere.join("copy.yml"), PAIR).expect("written");
+    let copied = edited("copied.yaml", "copy.yml", HOLDS);
+    judge(&copied).ends(0, &["PASS"]);
+
+    let other = PAIR.replace("open-for: 500ms", "open-for: 600ms");
+    fs::write(elsewhere.join("other.yml"), other).expect("written");
+    let other = edited("other.yaml", "other.yml", HOLDS);
+    judge(&other).ends(2, &["differs from what was run in its system"]);
+    let load = elsewhere.join("load.yaml");
+    let text = calm("calm", "../system.yaml", HOLDS).replace("100/s", "90/s");
+    fs::write(&load, text).expect("written");
+    judge(&load.display().to_string()).ends(2, &["differs from what was run in its load"]);
+}
