@@ -250,3 +250,50 @@ fn edited_limits_are_judged_wherever_their_files_lie_but_never_on_another_system
     fs::write(&load, text).expect("written");
     judge(&load.display().to_string()).ends(2, &["differs from what was run in its load"]);
 }
+
+/// A small disk at a path, as long as it lives.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// None when this process may not mount one.
+    #[expect(clippy::disallowed_methods, reason = "there is no other way to a full disk")]
+    fn at(path: &Path) -> Option<SmallDisk> {
+        fs::create_dir(path).expect("a folder");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]);
+        let mounted = mount.arg(path).output().is_ok_and(|it| it.status.success());
+        if !mounted {
+            eprintln!("skipped: may not mount a file system (root may)");
+        }
+        mounted.then(|| SmallDisk(path.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    #[expect(clippy::disallowed_methods, reason = "the way back")]
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+#[test]
+fn full_disk_ends_the_run_says_so_and_leaves_nothing_running() {
+    let long = calm("long", "system.yaml", HOLDS).replace("1500ms", "60s");
+    let scene = Scene::new(PAIR, &long);
+    let Some(_disk) = SmallDisk::at(&scene.reports()) else {
+        return;
+    };
+    let running = scene.start();
+    running.await_event("phase-started", "\"baseline\"");
+    let filler = scene.reports().join("filler");
+    fs::write(&filler, vec![0; 1 << 20]).expect_err("no room for it all");
+    let done = running.end();
+    done.ends(4, &["no space left on the disk", "help: make room", "chaos report"]);
+    assert_nothing_left(done.folder());
+
+    // What was written up to then is evidence, and proves nothing.
+    fs::remove_file(&filler).expect("removed");
+    scene
+        .report(done.folder())
+        .ends(4, &["INCONCLUSIVE  answered"]);
+}
