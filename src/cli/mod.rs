@@ -59,7 +59,7 @@ const AFTER_HELP: &str = "\
 Examples:
   chaos run scenarios/payment-outage.yaml    break the bundled shop and judge it
   chaos plan scenarios/payment-outage.yaml   what that would do; touches nothing
-  chaos report latest                        judge and render the newest run again
+  chaos report latest                        judge and render the newest again
 
 Exit codes:
   0 every property held   1 a property was violated   2 wrong usage or scenario
@@ -215,6 +215,10 @@ mod tests {
             let wide = help.lines().find(|line| line.chars().count() > 80);
             assert_eq!(wide, None, "{name}");
             assert!(help.contains(&format!("\n  {name}")), "{name}: {help}");
+            let json = command.get_arguments().find(|it| it.get_id() == "json");
+            let heading = json.and_then(clap::Arg::get_help_heading);
+            let expected = json.filter(|_| name != "chaos plan").map(|_| "Results");
+            assert_eq!(heading, expected, "{name}: a heading leaks");
             // Lines broken by hand must not be broken again.
             let by_hand = command.get_after_help().map(ToString::to_string);
             let by_hand = by_hand.unwrap_or_default();

@@ -1,4 +1,5 @@
-//! Flags that several subcommands share, so that they mean and read the same everywhere.
+//! Flags that several subcommands share, so that they mean and read the same everywhere. A
+//! subcommand's own flags stand before these, which have headings of their own in its help.
 
 use std::path::PathBuf;
 

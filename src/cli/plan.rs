@@ -16,12 +16,12 @@ pub(super) struct Args {
     #[arg(value_name = "FILE")]
     pub scenario: PathBuf,
 
-    #[command(flatten)]
-    pub changes: options::Changes,
-
     /// Write the plan as JSON to this file instead; `-` is standard output
     #[arg(long, value_name = "FILE", env = "CHAOS_JSON")]
     pub json: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub changes: options::Changes,
 }
 
 const AFTER_HELP: &str = "\

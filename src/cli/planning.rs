@@ -110,10 +110,12 @@ pub(super) fn scenario_files(arguments: &[PathBuf]) -> Result<Vec<PathBuf>, Fail
                 path.extension()
                     .is_some_and(|end| end == "yaml" || end == "yml")
             })
+            // A system often lies beside the scenarios that name it.
+            .filter(|path| !scenario::is_system(path))
             .collect();
         if found.is_empty() {
             return Err(Failure::usage(anyhow!(
-                "no YAML files in folder `{}`",
+                "no scenarios in folder `{}`",
                 argument.display()
             )));
         }

@@ -124,9 +124,8 @@ fn same(a: &impl Serialize, b: &impl Serialize) -> bool {
         match value {
             Value::Array(items) => items.iter_mut().for_each(without_places),
             Value::Object(fields) => {
-                fields.retain(|_, field| {
-                    serde_json::from_value::<SourceRef>(field.clone()).is_err()
-                });
+                fields
+                    .retain(|_, field| serde_json::from_value::<SourceRef>(field.clone()).is_err());
                 fields.values_mut().for_each(without_places);
             }
             _ => {}

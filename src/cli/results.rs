@@ -87,9 +87,12 @@ fn check(flag: &str, path: Option<&PathBuf>) -> Result<(), Failure> {
         return Err(Failure::usage(anyhow!("`{flag} {shown}` is a folder")));
     }
     match path.parent() {
-        Some(folder) if folder != Path::new("") && !folder.is_dir() => Err(Failure::usage(
-            anyhow!("`{flag} {shown}`: there is no folder `{}`", folder.display()),
-        )),
+        Some(folder) if folder != Path::new("") && !folder.is_dir() => {
+            Err(Failure::usage(anyhow!(
+                "`{flag} {shown}`: there is no folder `{}`",
+                folder.display()
+            )))
+        }
         _ => Ok(()),
     }
 }

@@ -29,18 +29,9 @@ use super::{Failure, Result, options, rendering};
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct Args {
-    /// Scenario files, or folders of them
+    /// Scenario files, or folders of them, whose system files are passed over
     #[arg(required = true, value_name = "FILE|DIR")]
     pub scenarios: Vec<PathBuf>,
-
-    #[command(flatten)]
-    pub changes: options::Changes,
-
-    #[command(flatten)]
-    pub reports: options::Reports,
-
-    #[command(flatten)]
-    pub outputs: options::Outputs,
 
     /// After the report, keep the system running until Ctrl-C (not supported yet)
     #[arg(long, env = "CHAOS_KEEP_RUNNING", hide = true)]
@@ -63,6 +54,15 @@ pub(super) struct Args {
     /// Say only how it ended, like `--progress none`
     #[arg(short, long, conflicts_with_all = ["verbose", "progress"])]
     pub quiet: bool,
+
+    #[command(flatten)]
+    pub changes: options::Changes,
+
+    #[command(flatten)]
+    pub reports: options::Reports,
+
+    #[command(flatten)]
+    pub outputs: options::Outputs,
 }
 
 const AFTER_HELP: &str = "\

@@ -31,7 +31,8 @@ impl Kind {
         }
     }
 
-    fn of(tree: &Node) -> Option<Kind> {
+    /// What a file is by its first level of keys, if they tell.
+    pub(super) fn of(tree: &Node) -> Option<Kind> {
         let entries = match &tree.value {
             Value::Null => return Some(Self::Empty),
             Value::Map(entries) => entries,
@@ -49,7 +50,10 @@ impl Kind {
         if any(&["$schema", "$defs"]) {
             return Some(Self::Schema);
         }
-        match (any(&["load", "phases", "expect", "faults"]), has("services")) {
+        match (
+            any(&["load", "phases", "expect", "faults"]),
+            has("services"),
+        ) {
             (true, false) => Some(Self::Scenario),
             (false, true) => Some(Self::System),
             _ => None,

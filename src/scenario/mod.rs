@@ -120,6 +120,14 @@ fn load_into(
     })
 }
 
+/// Whether a file reads as a system file. One that cannot be read does not.
+#[must_use]
+pub fn is_system(path: &Path) -> bool {
+    let text = read(path, "", Kind::System.noun()).ok();
+    let tree = text.and_then(|text| yaml::parse(&text, 0).ok());
+    tree.and_then(|tree| Kind::of(&tree)) == Some(Kind::System)
+}
+
 /// Reads the tree of a file. One that is not even named like YAML is probably another file.
 fn parse(text: &str, file: u32, path: &Path) -> Result<Node, Box<Diagnostic>> {
     let named_so = path

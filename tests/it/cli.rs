@@ -93,3 +93,24 @@ fn what_is_not_there_yet_is_refused_by_name() {
         );
     }
 }
+
+#[test]
+fn folder_may_hold_the_system_beside_its_scenarios() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (from, to) in [
+        ("tests/diagnostics/system.yml", "system.yml"),
+        ("tests/it/systems/good.yaml", "good.yaml"),
+    ] {
+        std::fs::copy(from, folder.path().join(to)).expect("copied");
+    }
+    let path = folder.path().display().to_string();
+    let checked = run(&["check", &path]);
+    let said = text(&checked.stderr);
+    assert_eq!(checked.status.code(), Some(0), "{said}");
+    assert!(said.contains("1 scenario checked"), "{said}");
+
+    std::fs::remove_file(folder.path().join("good.yaml")).expect("removed");
+    let nothing = run(&["check", &path]);
+    assert_eq!(nothing.status.code(), Some(2));
+    assert!(text(&nothing.stderr).contains("no scenarios in folder"));
+}

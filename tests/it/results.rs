@@ -215,8 +215,8 @@ links:";
 
 #[test]
 fn edited_limits_are_judged_wherever_their_files_lie_but_never_on_another_system() {
-    let scene = Scene::new(PAIR, &calm("calm", "system.yaml", HOLDS))
-        .with("CALLEE_FLAG", "--delay-ms=2");
+    let scene =
+        Scene::new(PAIR, &calm("calm", "system.yaml", HOLDS)).with("CALLEE_FLAG", "--delay-ms=2");
     let done = scene.run();
     done.ends(0, &[]);
 
@@ -256,7 +256,11 @@ struct SmallDisk(PathBuf);
 
 impl SmallDisk {
     /// None when this process may not mount one.
-    #[expect(clippy::disallowed_methods, reason = "there is no other way to a full disk")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "there is no other way to a full disk"
+    )]
+    #[expect(clippy::print_stderr, reason = "a skipped test says so")]
     fn at(path: &Path) -> Option<SmallDisk> {
         fs::create_dir(path).expect("a folder");
         let mut mount = Command::new("mount");
@@ -278,7 +282,8 @@ impl Drop for SmallDisk {
 
 #[test]
 fn full_disk_ends_the_run_says_so_and_leaves_nothing_running() {
-    let long = calm("long", "system.yaml", HOLDS).replace("1500ms", "60s");
+    // So long that only a run that ends by itself can end in time.
+    let long = calm("long", "system.yaml", HOLDS).replace("1500ms", "600s");
     let scene = Scene::new(PAIR, &long);
     let Some(_disk) = SmallDisk::at(&scene.reports()) else {
         return;
@@ -288,7 +293,14 @@ fn full_disk_ends_the_run_says_so_and_leaves_nothing_running() {
     let filler = scene.reports().join("filler");
     fs::write(&filler, vec![0; 1 << 20]).expect_err("no room for it all");
     let done = running.end();
-    done.ends(4, &["no space left on the disk", "help: make room", "chaos report"]);
+    done.ends(
+        4,
+        &[
+            "no space left on the disk",
+            "help: make room",
+            "chaos report",
+        ],
+    );
     assert_nothing_left(done.folder());
 
     // What was written up to then is evidence, and proves nothing.
