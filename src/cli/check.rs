@@ -12,7 +12,7 @@ use super::{Result, options, planning};
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct Args {
-    /// Scenario files, or folders of them
+    /// Scenario files, or folders of them, whose system files are passed over
     #[arg(required = true, value_name = "FILE|DIR")]
     pub scenarios: Vec<PathBuf>,
 

@@ -24,11 +24,14 @@ pub(super) struct Args {
 }
 
 const AFTER_HELP: &str = "\
-Kills the processes of runs that were killed themselves, lets go of their ports and removes their
-proxies from a Toxiproxy they used (`--toxiproxy`); keeps their evidence. Every `chaos run` does this first. Runs under way are left alone.
+Kills the processes of runs that were killed themselves, lets go of their ports
+and removes their proxies from a Toxiproxy they used (`--toxiproxy`); keeps
+their evidence. Every `chaos run` does this first. Runs under way are left
+alone.
 
-Example:
-  chaos clean";
+Examples:
+  chaos clean
+  chaos clean --run-folder reports/2026-11-21-0423-7f3a";
 
 pub(super) fn execute(args: Args, environment: &Environment) -> Result {
     let folders = match args.run_folder {

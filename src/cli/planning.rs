@@ -45,6 +45,16 @@ pub(super) fn plan(
     changes: &Changes,
     environment: &Environment,
 ) -> Result<Planned, String> {
+    plan_with(path, changes, environment, &BTreeMap::new())
+}
+
+/// Plans one scenario with some variables instead of those of the environment.
+pub(super) fn plan_with(
+    path: &Path,
+    changes: &Changes,
+    environment: &Environment,
+    instead: &BTreeMap<String, String>,
+) -> Result<Planned, String> {
     let toxiproxy = changes.toxiproxy.as_deref().map(server_url).transpose()?;
     let render = |found: crate::diagnostic::Diagnostics| found.render(environment.color());
     let load = LoadOptions {
@@ -55,7 +65,7 @@ pub(super) fn plan(
     let options = BuildOptions {
         seed: changes.seed,
         only: changes.only.clone(),
-        environment: variables(environment),
+        environment: variables(environment, instead),
         toxiproxy,
     };
     let plan = plan::build(&files, &options).map_err(render)?;
@@ -88,11 +98,16 @@ fn server_url(text: &str) -> Result<String, String> {
     }
 }
 
-fn variables(environment: &Environment) -> BTreeMap<String, String> {
+fn variables(
+    environment: &Environment,
+    instead: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
     let texts = environment.variables().iter();
-    texts
+    let mut variables: BTreeMap<_, _> = texts
         .filter_map(|(name, value)| Some((name.to_str()?.to_owned(), value.to_str()?.to_owned())))
-        .collect()
+        .collect();
+    variables.extend(instead.clone());
+    variables
 }
 
 /// The files that are meant, those of a folder in the order of their names.
@@ -112,10 +127,12 @@ pub(super) fn scenario_files(arguments: &[PathBuf]) -> Result<Vec<PathBuf>, Fail
                 path.extension()
                     .is_some_and(|end| end == "yaml" || end == "yml")
             })
+            // A system often lies beside the scenarios that name it.
+            .filter(|path| !scenario::is_system(path))
             .collect();
         if found.is_empty() {
             return Err(Failure::usage(anyhow!(
-                "no YAML files in folder `{}`",
+                "no scenarios in folder `{}`",
                 argument.display()
             )));
         }

@@ -134,8 +134,7 @@ impl Builder<'_> {
                 names,
             ));
         } else {
-            let why = "it waits for itself by way of `after:`";
-            self.mistake(meaning::bad_name(after.span, &after.value, why));
+            self.mistake(meaning::waits_for_itself(after.span, &name.value));
         }
     }
 
