@@ -27,6 +27,8 @@ use std::fmt;
 
 use clap::{ArgAction, Parser, Subcommand};
 
+pub use proxy::with_go_flags;
+
 use crate::exit::Exit;
 use crate::terminal::{ColorChoice, Environment};
 
