@@ -30,6 +30,8 @@ use std::fmt;
 
 use clap::{Parser, Subcommand};
 
+pub use proxy::with_go_flags;
+
 use crate::exit::Exit;
 use crate::terminal::{ColorChoice, Environment};
 

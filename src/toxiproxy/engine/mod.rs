@@ -16,10 +16,9 @@ mod stats;
 mod toxic_changes;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub(crate) use address::resolve;
+pub(crate) use address::{Resolved, resolve};
 pub(crate) use draws::Draws;
 pub(crate) use error::Refusal;
 pub(crate) use proxy::Proxy;
@@ -68,7 +67,8 @@ impl Engine {
             .collect()
     }
 
-    fn all(&self) -> Vec<Arc<Proxy>> {
+    /// All proxies, by name.
+    pub(crate) fn all(&self) -> Vec<Arc<Proxy>> {
         locked(&self.proxies).values().cloned().collect()
     }
 
@@ -90,7 +90,7 @@ impl Engine {
             return Err(Refusal::ProxyExists);
         }
         if let Some(address) = resolved {
-            proxy.start(address).map_err(Refusal::Listen)?;
+            proxy.start(&address).map_err(Refusal::Listen)?;
         }
         proxies.insert(asked.name.clone(), Arc::clone(&proxy));
         Ok(proxy.to_wire())
@@ -131,7 +131,7 @@ impl Engine {
             upstream_up: asked.upstream_up.unwrap_or(now.upstream_up),
         };
         let resolved = resolve(&to.listen).await.map_err(Refusal::Listen)?;
-        proxy.move_to(&to, resolved).map_err(Refusal::Listen)?;
+        proxy.move_to(&to, &resolved).map_err(Refusal::Listen)?;
         Ok(proxy.to_wire())
     }
 
@@ -166,24 +166,24 @@ impl Engine {
         let mut done = Vec::new();
         for proxy in asked {
             match self.create_or_replace(proxy).await {
-                Ok(shown) => done.push(shown),
-                Err(refusal) => return Err((done, refusal)),
+                Ok(proxy) => done.push(proxy),
+                Err(refusal) => return Err((shown(&done), refusal)),
             }
         }
-        Ok(done)
+        Ok(shown(&done))
     }
 
     /// A proxy at the same place is left untouched; another of the name is replaced.
-    async fn create_or_replace(&self, asked: &wire::Proxy) -> Result<wire::Proxy, Refusal> {
+    async fn create_or_replace(&self, asked: &wire::Proxy) -> Result<Arc<Proxy>, Refusal> {
         let resolved = resolve(&asked.listen).await;
         if let Ok(existing) = self.find(&asked.name) {
             let resolved = resolved.clone().map_err(Refusal::Listen)?;
-            let shown = existing.to_wire();
-            if shown.listen == resolved.to_string()
-                && shown.upstream == asked.upstream
+            let place = existing.place();
+            if place.listen == resolved.text
+                && place.upstream == asked.upstream
                 && existing.settings.agrees(asked)
             {
-                return Ok(shown);
+                return Ok(existing);
             }
             existing.stop();
         }
@@ -191,13 +191,13 @@ impl Engine {
         if asked.enabled {
             let address =
                 resolved.map_err(|error| Refusal::Listen(format!("listen tcp: {error}")))?;
-            proxy.start(address).map_err(Refusal::Listen)?;
+            proxy.start(&address).map_err(Refusal::Listen)?;
         }
         let replaced = locked(&self.proxies).insert(asked.name.clone(), Arc::clone(&proxy));
         if let Some(replaced) = replaced {
             replaced.stop();
         }
-        Ok(proxy.to_wire())
+        Ok(proxy)
     }
 
     /// Enables every proxy and removes all toxics; stops at the first that cannot listen.
@@ -205,7 +205,7 @@ impl Engine {
         for proxy in self.all() {
             let place = proxy.place();
             if let Some(address) = resolve_to_listen(!place.enabled, &place.listen).await? {
-                proxy.start(address).map_err(Refusal::Listen)?;
+                proxy.start(&address).map_err(Refusal::Listen)?;
             }
             proxy.remove_toxics();
         }
@@ -245,8 +245,13 @@ impl Engine {
     }
 }
 
+/// As they are when all is done: one of the name may have replaced another.
+fn shown(proxies: &[Arc<Proxy>]) -> Vec<wire::Proxy> {
+    proxies.iter().map(|proxy| proxy.to_wire()).collect()
+}
+
 /// Where a proxy that is to listen listens; `None` for one that is not.
-async fn resolve_to_listen(enabled: bool, listen: &str) -> Result<Option<SocketAddr>, Refusal> {
+async fn resolve_to_listen(enabled: bool, listen: &str) -> Result<Option<Resolved>, Refusal> {
     if !enabled {
         return Ok(None);
     }
