@@ -2,7 +2,7 @@
 //! that never closes. Bytes are missing, so removing it closes the connection.
 
 use super::{
-    Attributes, Ending, Inbox, Item, Kind, Opening, Removal, SMALL_ROOM, Scene, Stage, Step,
+    Attributes, Ending, Inbox, Item, Kind, Role, Removal, SMALL_ROOM, Scene, Stage, Step,
 };
 use crate::toxiproxy::clock::{Nanos, millis};
 
@@ -16,7 +16,8 @@ pub(super) const KIND: Kind = Kind {
         })
     },
     room: SMALL_ROOM,
-    opening: Opening::Dial,
+    role: Role::Bytes,
+    extras: &[],
 };
 
 struct Timeout {
