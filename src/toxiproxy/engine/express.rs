@@ -43,6 +43,8 @@ pub(crate) enum Ride {
     Waits,
     /// The pipe is empty, and the rest is to be done in user space.
     Empty,
+    /// The same, and a pipe may be had as soon as nothing is left in user space.
+    Ready,
 }
 
 /// The destination is gone.
@@ -58,6 +60,11 @@ impl Express {
             (Lane::Open, false) => Lane::Barred,
             (lane, _) => lane,
         };
+    }
+
+    /// Whether it may be used, now or soon.
+    pub(crate) fn is_open(&self) -> bool {
+        self.lane == Lane::Open
     }
 
     /// Bytes moved since the last call: into the pipe, and out of it.

@@ -45,6 +45,8 @@ pub(crate) struct Gate {
     unread: Vec<Piece>,
     /// The last request whose answer has entered the chain in full.
     answered: u64,
+    /// The request with which the connection is going to end: none behind it is let in.
+    last: Option<u64>,
     /// Nothing passes any more: the end of the connection is on its way.
     over: bool,
 }
@@ -138,6 +140,7 @@ impl Gate {
     ) {
         match stream {
             _ if self.over => {}
+            Stream::Upstream if self.last.is_some_and(|last| last != piece.request) => {}
             Stream::Upstream => self.request(piece, head, chain, around),
             Stream::Downstream => self.reply(piece, head, chain, around),
         }
@@ -259,6 +262,7 @@ impl Gate {
             Effect::Pass => return self.delay(pieces, wait, chain, around),
             Effect::DropResponse => {
                 self.fates.insert(number, Fate::Drop(wait.toxic));
+                self.last = Some(number);
                 return self.delay(pieces, wait, chain, around);
             }
             Effect::Body(body) => {
@@ -277,10 +281,11 @@ impl Gate {
         };
         around.log.kept(number);
         // Who waits for a word before it sends the body may never send it.
-        let at_once = match &due {
-            Due::Reset(_) => true,
-            Due::Answer(answer) => answer.closes && head.expects_continue(),
+        let (at_once, ends) = match &due {
+            Due::Reset(_) => (true, true),
+            Due::Answer(answer) => (answer.closes && head.expects_continue(), answer.closes),
         };
+        self.last = ends.then_some(number);
         let mut owed = Some(Owed {
             request: number,
             wait,

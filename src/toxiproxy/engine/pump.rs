@@ -91,7 +91,9 @@ impl Pump {
             let moved = match self.ride(cx, source, destination, live)? {
                 Ride::Moved => true,
                 Ride::Waits => false,
-                Ride::Empty => {
+                // Bytes in user space go first; reading more would keep them coming.
+                Ride::Ready if !self.chain.out.is_empty() => self.write(cx, destination, live)?,
+                Ride::Ready | Ride::Empty => {
                     let wrote = self.write(cx, destination, live)?;
                     wrote | self.read(cx, source, live, gate)
                 }
@@ -122,6 +124,10 @@ impl Pump {
         let (source, destination) = (source.as_ref(), destination.as_ref());
         let pipes = may_fill.then_some(&live.pipes);
         let ridden = self.express.ride(cx, source, destination, pipes);
+        let ridden = ridden.map(|ride| match ride {
+            Ride::Empty if self.express.is_open() && !self.source_ended => Ride::Ready,
+            ride => ride,
+        });
         let (received, sent) = self.express.take_counts();
         let stats = &live.stats;
         stats.received(self.stream).fetch_add(received, Relaxed);

@@ -4,8 +4,10 @@
 
 mod api;
 mod connections;
+mod http_faults;
 mod life;
 mod requests;
+mod splice;
 mod streams;
 
 use std::future::Future;
