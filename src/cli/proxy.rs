@@ -43,6 +43,8 @@ Examples:
   chaos proxy --port 0 --config toxiproxy.json";
 
 pub(super) fn execute(args: Args, _environment: &Environment) -> Result {
+    // Two for each connection; where the limit stays low, the proxy says so when it meets it.
+    crate::run::ports::raise_descriptor_limit();
     let options = ServerOptions {
         host: args.host,
         port: args.port,

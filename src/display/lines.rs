@@ -240,7 +240,10 @@ fn effect(fault: &FaultPlan) -> String {
         LinkEffect::LimitTime { after } => format!("connections closed after {}", planned(*after)),
         LinkEffect::Corrupt { .. } => format!("bits of {what} flipped"),
         LinkEffect::Loss { share, .. } => {
-            format!("{} of segments of {what} lost and sent again", share_text(*share))
+            format!(
+                "{} of segments of {what} lost and sent again",
+                share_text(*share)
+            )
         }
         LinkEffect::Http(fault) => fault.words(),
         LinkEffect::Down { how: Down::Refuse } => "connections refused".into(),

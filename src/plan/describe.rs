@@ -4,10 +4,10 @@
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
+use super::fault::Distribution;
 use super::load::LoadModel;
 use super::quantity::duration_text;
 use super::system::Protocol;
-use super::fault::Distribution;
 use super::{Direction, FaultEffect, FaultPlan, LinkEffect, LoadPlan, Plan, ProcessEffect};
 
 /// The plan as text, a line per thing, without colour.

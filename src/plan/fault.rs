@@ -314,7 +314,8 @@ impl HttpFault {
         let target = [&self.method, &self.path].map(|text| text.as_deref().unwrap_or_default());
         let which = [
             target.join(" ").trim().to_owned(),
-            self.first.map_or(String::new(), |n| format!("the first {n}")),
+            self.first
+                .map_or(String::new(), |n| format!("the first {n}")),
             self.every.map_or(String::new(), |n| format!("every {n}.")),
             match self.share {
                 1.0 => String::new(),

@@ -494,7 +494,10 @@ fn http_toxic(toxic: Toxic, fault: &HttpFault) -> Toxic {
     let mut pattern = serde_json::Map::new();
     let parts = [("method", &fault.method), ("path", &fault.path)];
     for (name, text) in parts {
-        pattern.extend(text.iter().map(|text| (name.to_owned(), text.as_str().into())));
+        pattern.extend(
+            text.iter()
+                .map(|text| (name.to_owned(), text.as_str().into())),
+        );
     }
     if !fault.header.is_empty() {
         pattern.insert("header".to_owned(), serde_json::json!(fault.header));

@@ -327,7 +327,11 @@ impl Builder<'_> {
                     value: text.clone(),
                     span: latency.span,
                 };
-                (self.time(&Time(text)), Duration::ZERO, Distribution::Uniform)
+                (
+                    self.time(&Time(text)),
+                    Duration::ZERO,
+                    Distribution::Uniform,
+                )
             }
             Short::Full(file) => {
                 let distribution = file.distribution.as_ref().map(|written| written.value);

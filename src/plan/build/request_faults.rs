@@ -53,7 +53,9 @@ impl Builder<'_> {
             }
         }
         let matches = file.matches.as_ref();
-        let header = matches.into_iter().flat_map(|matches| matches.header.iter());
+        let header = matches
+            .into_iter()
+            .flat_map(|matches| matches.header.iter());
         HttpFault {
             effect: self.http_effect(http),
             delay: self.time_or(file.delay.as_ref(), Duration::ZERO),
@@ -106,7 +108,9 @@ impl Builder<'_> {
             let mut same = declared
                 .iter()
                 .filter(|(name, _)| LinkName::parse(&name.value).as_ref() == Some(link));
-            let protocol = same.next().and_then(|(_, file)| file.value.protocol.as_ref());
+            let protocol = same
+                .next()
+                .and_then(|(_, file)| file.value.protocol.as_ref());
             protocol.is_none_or(|protocol| protocol.value == ProtocolFile::Http)
         };
         if let Some(other) = links.iter().find(|link| !speaks_http(link)) {

@@ -269,7 +269,9 @@ async fn dial(upstream: &str, live: &Live) -> Result<TcpStream, Cut> {
 pub(crate) fn is_exhausted(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let code = error.raw_os_error();
-    [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error())).contains(&code)
+    [Errno::MFILE, Errno::NFILE]
+        .map(|errno| Some(errno.raw_os_error()))
+        .contains(&code)
 }
 
 /// Reads until one request is logged (only then is there something to wait for), bounded; returns how many were.

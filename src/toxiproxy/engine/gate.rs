@@ -401,8 +401,11 @@ impl Gate {
     /// The head of an answer with a fate is complete.
     fn decide_reply(&mut self, number: u64, part: Part, head: &Head, chain: &mut Chain) {
         let pieces = std::mem::take(&mut self.unread);
-        let replaced = match self.fates.remove(&number) {
-            _ if part == Part::Interim => None,
+        let fate = match part {
+            Part::Interim => None,
+            _ => self.fates.remove(&number),
+        };
+        let replaced = match fate {
             Some(Fate::Drop(toxic)) => {
                 for piece in pieces {
                     self.tally(toxic, |tally| tally.dropped(&Item::Data(piece)));

@@ -71,7 +71,8 @@ impl Drop for Pipe {
         let mut pool = locked(&self.pipes.pool);
         pool.lent -= 1;
         // One that holds bytes of a connection that ended is closed, and they with it.
-        pool.idle.extend(self.ends.take().filter(|_| self.held == 0));
+        pool.idle
+            .extend(self.ends.take().filter(|_| self.held == 0));
     }
 }
 

@@ -34,6 +34,10 @@ const BUFFER: usize = 64 * 1024;
 /// do not hold a buffer each.
 const WORTH_A_BUFFER: usize = BUFFER / 8;
 
+/// How often a direction reads or writes before others get their turn: a few hundred connections that
+/// never pause must not keep the API waiting.
+const TURNS: usize = 16;
+
 /// Bytes one way after which a connection is worth a pipe.
 const EXPRESS_AFTER: u64 = 256 * 1024;
 
@@ -73,7 +77,7 @@ impl Pump {
         live: &Live,
         gate: &mut Gate,
     ) -> Poll<Result<(), Cut>> {
-        loop {
+        for _ in 0..TURNS {
             if self.finished {
                 return Poll::Ready(Ok(()));
             }
@@ -102,6 +106,8 @@ impl Pump {
                 return Poll::Pending;
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Whether nobody looks at the bytes, so that they may go inside the kernel.

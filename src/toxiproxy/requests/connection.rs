@@ -102,13 +102,7 @@ impl ConnectionLog {
 
     /// Bytes were read from a source, before any toxic. Says to which request each of them belongs; with
     /// `heads`, also where heads end.
-    pub(crate) fn entered(
-        &self,
-        stream: Stream,
-        data: &[u8],
-        at: Nanos,
-        heads: bool,
-    ) -> Vec<Span> {
+    pub(crate) fn entered(&self, stream: Stream, data: &[u8], at: Nanos, heads: bool) -> Vec<Span> {
         let mut state = locked(&self.state);
         let mut spans = Vec::with_capacity(1);
         let mut rest = data;

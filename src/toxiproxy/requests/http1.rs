@@ -273,10 +273,7 @@ impl Head {
 
     /// The path of a request, without its query.
     pub(crate) fn path(&self) -> &str {
-        self.target
-            .split(['?', '#'])
-            .next()
-            .unwrap_or(&self.target)
+        self.target.split(['?', '#']).next().unwrap_or(&self.target)
     }
 
     /// Whether more requests may follow on the connection.

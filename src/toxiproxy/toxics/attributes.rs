@@ -40,7 +40,11 @@ impl Extra {
         Self {
             name,
             wants: "number from 0 to 1",
-            fits: |value| value.as_f64().is_some_and(|share| (0.0..=1.0).contains(&share)),
+            fits: |value| {
+                value
+                    .as_f64()
+                    .is_some_and(|share| (0.0..=1.0).contains(&share))
+            },
         }
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
-    Attributes, Counters, Ending, Inbox, Item, Part, Piece, Removal, Scene, Shared, Stage, Step, Tally,
+    Attributes, Counters, Ending, Inbox, Item, Part, Piece, Removal, Scene, Shared, Stage, Step,
+    Tally,
 };
 use crate::toxiproxy::clock::{MILLISECOND, Nanos};
 use crate::toxiproxy::engine::Draws;

@@ -106,14 +106,8 @@ impl Rule {
     }
 
     /// Whether it acts on this request, which is counted if it matches. `unit` draws from [0, 1).
-    pub(crate) fn acts_on(
-        &self,
-        head: &Head,
-        shared: &Shared,
-        unit: impl FnOnce() -> f64,
-    ) -> bool {
-        self.pattern.matches(head)
-            && shared.choose(self.every, || unit() < self.share, self.first)
+    pub(crate) fn acts_on(&self, head: &Head, shared: &Shared, unit: impl FnOnce() -> f64) -> bool {
+        self.pattern.matches(head) && shared.choose(self.every, || unit() < self.share, self.first)
     }
 }
 
@@ -245,7 +239,10 @@ mod tests {
         assert_eq!(effect("{}"), Effect::Pass);
         assert_eq!(effect(r#"{"status":99}"#), Effect::Pass);
         assert_eq!(effect(r#"{"body":"x"}"#), Effect::Body("x".into()));
-        assert_eq!(effect(r#"{"abort":true,"drop_response":true}"#), Effect::Abort);
+        assert_eq!(
+            effect(r#"{"abort":true,"drop_response":true}"#),
+            Effect::Abort
+        );
         assert_eq!(
             effect(r#"{"status":503,"body":"x","drop_response":true}"#),
             Effect::Answer {

@@ -8,8 +8,8 @@
 use serde_json::Value;
 
 use super::{Attributes, Extra, Inbox, Item, Kind, Role, Scene, Stage, Step};
-use crate::toxiproxy::engine::Draws;
 use crate::toxiproxy::clock::{MILLISECOND, Nanos};
+use crate::toxiproxy::engine::Draws;
 
 pub(super) const KIND: Kind = Kind {
     name: "latency",
@@ -228,9 +228,8 @@ mod tests {
 
     /// Delays in ms, sorted.
     fn delays(distribution: &str) -> Vec<u64> {
-        let attributes = format!(
-            r#"{{"latency":1000,"jitter":100,"distribution":"{distribution}"}}"#
-        );
+        let attributes =
+            format!(r#"{{"latency":1000,"jitter":100,"distribution":"{distribution}"}}"#);
         let mut bench = Bench::new("latency", &attributes);
         let mut delays: Vec<u64> = (0..2000)
             .map(|_| {

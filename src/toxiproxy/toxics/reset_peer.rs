@@ -1,7 +1,7 @@
 //! `reset_peer`: swallows the first chunk (or the end) and everything after it, and `timeout` ms later
 //! resets both sides of the connection.
 
-use super::{Attributes, Inbox, Kind, Role, Removal, SMALL_ROOM, Scene, Stage, Step};
+use super::{Attributes, Inbox, Kind, Removal, Role, SMALL_ROOM, Scene, Stage, Step};
 use crate::toxiproxy::clock::{Nanos, millis};
 
 pub(super) const KIND: Kind = Kind {

@@ -167,7 +167,8 @@ async fn every_tenth_request_fails_exactly() {
 
 #[tokio::test]
 async fn dropped_response_was_seen_once_by_the_upstream_and_never_by_the_caller() {
-    let rule = json!({"drop_response": true, "first": 3, "match": {"method": "POST", "path": "/charge"}});
+    let rule =
+        json!({"drop_response": true, "first": 3, "match": {"method": "POST", "path": "/charge"}});
     let shop = Shop::new(1, fault(rule)).await;
     let got = shop.ask_all().await;
     let lost: Vec<_> = got.iter().filter(|(_, status)| status.is_none()).collect();
@@ -187,7 +188,12 @@ async fn share_is_drawn_from_the_seed_by_connection_and_request() {
     for seed in [1, 1, 2] {
         let shop = Shop::new(seed, fault(json!({"status": 503, "share": 0.3}))).await;
         let got = shop.ask_all().await;
-        runs.push(failed(&got).into_iter().map(str::to_owned).collect::<Vec<_>>());
+        runs.push(
+            failed(&got)
+                .into_iter()
+                .map(str::to_owned)
+                .collect::<Vec<_>>(),
+        );
     }
     assert_eq!(runs[0], runs[1]);
     assert_ne!(runs[0], runs[2]);
@@ -281,6 +287,25 @@ async fn aborted_request_resets_behind_the_answers_before_it() {
     assert_eq!(end, Some(std::io::ErrorKind::ConnectionReset));
     let (seen, _) = read_end(&mut callee).await;
     assert_eq!(seen, b"", "the upstream saw neither of the others");
+}
+
+#[tokio::test]
+async fn word_to_go_on_passes_and_the_answer_after_it_is_lost() {
+    let link = link(&[only_bad(json!({"drop_response": true}))]).await;
+    let (mut caller, mut callee) = link.connect().await;
+    let head = "PUT /bad HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
+    send(&mut caller, head).await;
+    expect(&mut callee, head).await;
+    for part in ["HTTP/1.1 100 Con", "tinue\r\n\r\n"] {
+        send(&mut callee, part).await;
+    }
+    expect(&mut caller, "HTTP/1.1 100 Continue\r\n\r\n").await;
+    send(&mut caller, "hi").await;
+    expect(&mut callee, "hi").await;
+    send(&mut callee, OK).await;
+    let (answer, end) = read_end(&mut caller).await;
+    assert_eq!(answer, b"");
+    assert_eq!(end, Some(std::io::ErrorKind::ConnectionReset));
 }
 
 #[tokio::test]

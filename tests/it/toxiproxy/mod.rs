@@ -7,6 +7,7 @@ mod connections;
 mod http_faults;
 mod life;
 mod requests;
+mod robustness;
 mod splice;
 mod streams;
 

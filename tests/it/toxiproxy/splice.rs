@@ -1,6 +1,6 @@
 //! The way inside the kernel: taken when nobody looks at the bytes, left for toxics, invisible otherwise.
 
-use chaos_harness::toxiproxy::wire::{ProxyStats, Protocol, Stream};
+use chaos_harness::toxiproxy::wire::{Protocol, ProxyStats, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
