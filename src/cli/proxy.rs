@@ -91,6 +91,9 @@ pub(super) fn execute(args: Args, environment: &Environment) -> Result {
         return print_version();
     }
     log::to_standard_output(environment.variable("LOG_LEVEL"));
+    // Two for each connection; where the limit stays low, the proxy says so when it meets it.
+    crate::run::ports::raise_descriptor_limit();
+
     let options = ServerOptions {
         host: args.host,
         port: args.port,

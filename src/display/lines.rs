@@ -8,6 +8,7 @@ use super::text::{self, Style, Tone, latency, planned, seconds};
 use crate::evidence::events::{Bite, LoadSummary};
 use crate::evidence::{Event, Phase, Stamped};
 use crate::plan::fault::Down;
+use crate::plan::quantity::share_text;
 use crate::plan::{FaultEffect, FaultName, FaultPlan, LinkEffect, ProcessEffect};
 
 /// Columns before the text of a line: two blanks, the label, blanks.
@@ -235,6 +236,16 @@ fn effect(fault: &FaultPlan) -> String {
         }
         LinkEffect::LimitData { bytes } => format!("{what} cut after {bytes} bytes"),
         LinkEffect::Reset => "connections reset".into(),
+        LinkEffect::SlowOpen { delay } => format!("connections opened {} late", planned(*delay)),
+        LinkEffect::LimitTime { after } => format!("connections closed after {}", planned(*after)),
+        LinkEffect::Corrupt { .. } => format!("bits of {what} flipped"),
+        LinkEffect::Loss { share, .. } => {
+            format!(
+                "{} of segments of {what} lost and sent again",
+                share_text(*share)
+            )
+        }
+        LinkEffect::Http(fault) => fault.words(),
         LinkEffect::Down { how: Down::Refuse } => "connections refused".into(),
         LinkEffect::Down { how: Down::Reset } => "connections reset when they ask".into(),
         LinkEffect::Toxic { kind, .. } => format!("toxic {kind} on {what}"),

@@ -4,6 +4,7 @@
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
+use super::fault::Distribution;
 use super::load::LoadModel;
 use super::quantity::duration_text;
 use super::system::Protocol;
@@ -205,7 +206,7 @@ fn effect_text(fault: &FaultPlan) -> String {
         } => {
             let detail = link_detail(effect);
             let way = match (effect, direction) {
-                (LinkEffect::Down { .. } | LinkEffect::Reset, _) => "",
+                (effect, _) if effect.is_undirected() => "",
                 (_, Direction::Request) => ", request",
                 (_, Direction::Response) => ", response",
                 (_, Direction::Both) => ", both ways",
@@ -226,16 +227,39 @@ fn effect_text(fault: &FaultPlan) -> String {
 
 fn link_detail(effect: &LinkEffect) -> String {
     match effect {
-        LinkEffect::Latency { latency, jitter } if jitter.is_zero() => {
+        LinkEffect::Latency {
+            latency, jitter, ..
+        } if jitter.is_zero() => {
             format!(" {}", duration_text(*latency))
         }
-        LinkEffect::Latency { latency, jitter } => {
-            format!(" {} ± {}", duration_text(*latency), duration_text(*jitter))
+        LinkEffect::Latency {
+            latency,
+            jitter,
+            distribution,
+        } => {
+            let varies = match distribution {
+                Distribution::Uniform => String::new(),
+                other => format!(", {}", other.name()),
+            };
+            format!(
+                " {} ± {}{varies}",
+                duration_text(*latency),
+                duration_text(*jitter)
+            )
         }
         LinkEffect::Bandwidth { bytes_per_s } => format!(" {bytes_per_s} B/s"),
         LinkEffect::SlowClose { delay } => format!(" {}", duration_text(*delay)),
         LinkEffect::ResetPeer { after } => format!(" after {}", duration_text(*after)),
         LinkEffect::LimitData { bytes } => format!(" {bytes} B"),
+        LinkEffect::SlowOpen { delay } => format!(" {}", duration_text(*delay)),
+        LinkEffect::LimitTime { after } => format!(" {}", duration_text(*after)),
+        LinkEffect::Corrupt { every } => format!(" one bit in about {every} B"),
+        LinkEffect::Loss { share, timeout } => format!(
+            " of {}, sent again after {}",
+            super::quantity::share_text(*share),
+            duration_text(*timeout)
+        ),
+        LinkEffect::Http(fault) => format!(": {}", fault.words()),
         LinkEffect::Toxic { kind, toxicity, .. } => {
             format!(
                 " {kind} on {} of connections",

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::SourceRef;
 use super::names::*;
-use super::quantity::{duration_serde, optional_duration_serde};
+use super::quantity::{duration_serde, duration_text, optional_duration_serde, share_text};
 
 /// One fault with its place on the time line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -89,9 +89,11 @@ pub enum LinkEffect {
         /// The delay.
         #[serde(with = "duration_serde")]
         latency: Duration,
-        /// Uniform, either way.
+        /// How much it varies.
         #[serde(with = "duration_serde")]
         jitter: Duration,
+        /// In which way.
+        distribution: Distribution,
     },
     /// Bytes are held and delivered when lifted.
     Stall,
@@ -131,6 +133,33 @@ pub enum LinkEffect {
     },
     /// All live connections are reset at once.
     Reset,
+    /// New connections are opened late.
+    SlowOpen {
+        /// How late.
+        #[serde(with = "duration_serde")]
+        delay: Duration,
+    },
+    /// A connection is closed after a while.
+    LimitTime {
+        /// How long after it began, or after the fault began.
+        #[serde(with = "duration_serde")]
+        after: Duration,
+    },
+    /// One bit in about so many bytes is flipped.
+    Corrupt {
+        /// Bytes.
+        every: u64,
+    },
+    /// Segments are lost and sent again.
+    Loss {
+        /// Share of segments.
+        share: f64,
+        /// How long until one is sent again.
+        #[serde(with = "duration_serde")]
+        timeout: Duration,
+    },
+    /// Single requests fail, wait, or lose their answer.
+    Http(HttpFault),
     /// Nothing gets through.
     Down {
         /// How connections are turned away.
@@ -163,8 +192,9 @@ impl LinkEffect {
     /// What a Toxiproxy 2.12 cannot do of it, with what to use instead.
     pub fn beyond_toxiproxy(&self) -> Option<(String, &'static str)> {
         match self {
-            Self::Latency { .. }
-            | Self::Stall
+            Self::Latency { distribution, .. } => (*distribution != Distribution::Uniform)
+                .then(|| ("a `distribution`".into(), "let delays vary evenly")),
+            Self::Stall
             | Self::Blackhole
             | Self::Bandwidth { .. }
             | Self::SlowClose { .. }
@@ -173,6 +203,14 @@ impl LinkEffect {
             | Self::LimitData { .. }
             | Self::Down { how: Down::Refuse } => None,
             Self::Reset => Some(("`reset`".into(), "use `down` for a moment")),
+            Self::SlowOpen { .. }
+            | Self::LimitTime { .. }
+            | Self::Corrupt { .. }
+            | Self::Loss { .. }
+            | Self::Http(_) => Some((
+                format!("`{}`", self.name()),
+                "choose a fault that every Toxiproxy has",
+            )),
             Self::Down { how: Down::Reset } => Some((
                 "`down: { how: reset }`".into(),
                 "let it refuse: `inject: down`",
@@ -197,9 +235,129 @@ impl LinkEffect {
             Self::Slicer { .. } => "slicer",
             Self::LimitData { .. } => "limit-data",
             Self::Reset => "reset",
+            Self::SlowOpen { .. } => "slow-open",
+            Self::LimitTime { .. } => "limit-time",
+            Self::Corrupt { .. } => "corrupt",
+            Self::Loss { .. } => "loss",
+            Self::Http(_) => "http",
             Self::Down { .. } => "down",
             Self::Toxic { .. } => "toxic",
         }
+    }
+
+    /// Whether it acts on whole connections or requests, and so has no direction.
+    pub fn is_undirected(&self) -> bool {
+        matches!(
+            self,
+            Self::Reset
+                | Self::Down { .. }
+                | Self::SlowOpen { .. }
+                | Self::LimitTime { .. }
+                | Self::Http(_)
+        )
+    }
+}
+
+/// How delays vary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Distribution {
+    /// Within the jitter, either way.
+    #[default]
+    Uniform,
+    /// The jitter is the standard deviation.
+    Normal,
+    /// The latency is the least; the jitter scales a long tail.
+    Pareto,
+}
+
+impl Distribution {
+    /// The name that the scenario file uses.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Uniform => "uniform",
+            Self::Normal => "normal",
+            Self::Pareto => "pareto",
+        }
+    }
+}
+
+/// What happens to which requests of a link.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct HttpFault {
+    /// What happens.
+    pub effect: HttpEffect,
+    /// How long the request waits before.
+    #[serde(with = "duration_serde")]
+    pub delay: Duration,
+    /// `POST`; `*` stands for any text, here and below.
+    pub method: Option<String>,
+    /// `/charges/*`, without the query.
+    pub path: Option<String>,
+    /// Fields of the head.
+    pub header: BTreeMap<String, String>,
+    /// Share of the requests that match.
+    pub share: f64,
+    /// Only so many of them.
+    pub first: Option<u32>,
+    /// Only every so-manieth.
+    pub every: Option<u32>,
+}
+
+/// What happens to a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HttpEffect {
+    /// It only waits.
+    Delay,
+    /// It is answered by the proxy.
+    Status {
+        /// 200 to 599.
+        status: u16,
+        /// May be empty.
+        body: String,
+    },
+    /// The connection is reset before the callee sees it.
+    Abort,
+    /// The connection is reset after the callee has answered it.
+    DropResponse,
+    /// The answer gets another body.
+    Body {
+        /// This one.
+        body: String,
+    },
+}
+
+impl HttpFault {
+    /// What it does in a few words: `answered 503 (the first 2)`.
+    pub fn words(&self) -> String {
+        let mut words = match &self.effect {
+            HttpEffect::Delay => "requests".to_owned(),
+            HttpEffect::Status { status, .. } => format!("requests answered {status}"),
+            HttpEffect::Abort => "requests aborted".to_owned(),
+            HttpEffect::DropResponse => "answers lost after the effect".to_owned(),
+            HttpEffect::Body { .. } => "answers with another body".to_owned(),
+        };
+        if !self.delay.is_zero() {
+            words += &format!(" {} late", duration_text(self.delay));
+        }
+        let target = [&self.method, &self.path].map(|text| text.as_deref().unwrap_or_default());
+        let which = [
+            target.join(" ").trim().to_owned(),
+            self.first
+                .map_or(String::new(), |n| format!("the first {n}")),
+            self.every.map_or(String::new(), |n| format!("every {n}.")),
+            match self.share {
+                1.0 => String::new(),
+                share => share_text(share),
+            },
+        ];
+        let which: Vec<String> = which.into_iter().filter(|text| !text.is_empty()).collect();
+        if !which.is_empty() {
+            words += &format!(" ({})", which.join(", "));
+        }
+        words
     }
 }
 

@@ -59,6 +59,20 @@ fn link_words(direction: Direction, effect: &LinkEffect) -> String {
             format!("{what} cut after {}", numbers::bytes(*bytes))
         }
         LinkEffect::Reset => "connections reset".into(),
+        LinkEffect::SlowOpen { delay } => {
+            format!("connections opened {} late", duration_text(*delay))
+        }
+        LinkEffect::LimitTime { after } => {
+            format!("connections closed after {}", duration_text(*after))
+        }
+        LinkEffect::Corrupt { .. } => format!("bits of {what} flipped"),
+        LinkEffect::Loss { share, .. } => {
+            format!(
+                "{} of segments of {what} lost and sent again",
+                numbers::percent(*share)
+            )
+        }
+        LinkEffect::Http(fault) => fault.words(),
         LinkEffect::Down { how: Down::Refuse } => "connections refused".into(),
         LinkEffect::Down { how: Down::Reset } => "connections reset".into(),
         LinkEffect::Toxic { kind, toxicity, .. } => {

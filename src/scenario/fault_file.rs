@@ -4,7 +4,7 @@ use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 
 use super::json::Json;
-use super::text::{ByteRate, Map, Short, Size, Spanned, Text, Time, Unsupported};
+use super::text::{ByteRate, Map, Share, Short, Size, Spanned, Text, Time, Unsupported};
 
 /// What is broken, where, from when to when.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -90,6 +90,16 @@ pub enum InjectFile {
     ResetPeer(ResetPeerFile),
     /// All live connections are reset at once.
     Reset,
+    /// New connections are opened late: `slow-open: 1s`.
+    SlowOpen(Time),
+    /// A connection is closed after this time: `limit-time: 10s`.
+    LimitTime(Time),
+    /// Single bits are flipped.
+    Corrupt(CorruptFile),
+    /// Segments are lost and sent again, as TCP does: nothing is missing, much is late.
+    Loss(LossFile),
+    /// Single requests fail, wait, or lose their answer; the link must be declared `protocol: http`.
+    Http(Spanned<HttpFile>),
     /// Nothing gets through.
     Down(DownFile),
     /// A toxic in Toxiproxy's own words and units.
@@ -111,26 +121,11 @@ pub enum InjectFile {
     #[schemars(skip)]
     #[expect(missing_docs, reason = "not supported yet, so not in the schema")]
     Partition(Unsupported),
-    #[schemars(skip)]
-    #[expect(missing_docs, reason = "not supported yet, so not in the schema")]
-    SlowOpen(Unsupported),
-    #[schemars(skip)]
-    #[expect(missing_docs, reason = "not supported yet, so not in the schema")]
-    LimitTime(Unsupported),
-    #[schemars(skip)]
-    #[expect(missing_docs, reason = "not supported yet, so not in the schema")]
-    Corrupt(Unsupported),
-    #[schemars(skip)]
-    #[expect(missing_docs, reason = "not supported yet, so not in the schema")]
-    Loss(Unsupported),
-    #[schemars(skip)]
-    #[expect(missing_docs, reason = "not supported yet, so not in the schema")]
-    Http(Unsupported),
 }
 
 /// Faults whose settings all have defaults may be written as a word alone.
 fn allow_bare_words(schema: &mut Schema) {
-    let words = serde_json::json!({ "enum": ["down", "kill", "restart"] });
+    let words = serde_json::json!({ "enum": ["down", "corrupt", "loss", "kill", "restart"] });
     if let Some(list) = schema.get_mut("oneOf").and_then(|list| list.as_array_mut()) {
         list.push(words);
     }
@@ -142,13 +137,95 @@ fn allow_bare_words(schema: &mut Schema) {
 pub struct LatencyFile {
     /// The delay.
     pub latency: Time,
-    /// Uniform, either way.
+    /// How much it varies, as `distribution` says.
     #[serde(default)]
     pub jitter: Option<Time>,
+    /// `uniform` (default): within the jitter, either way. `normal`: the jitter is the standard
+    /// deviation. `pareto`: `latency` is the least, the jitter scales a long tail.
     #[serde(default)]
-    #[schemars(skip)]
-    #[expect(missing_docs, reason = "not supported yet, so not in the schema")]
-    pub distribution: Option<Spanned<Unsupported>>,
+    pub distribution: Option<Spanned<DistributionFile>>,
+}
+
+/// How delays vary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum DistributionFile {
+    /// Within the jitter, either way.
+    Uniform,
+    /// The jitter is the standard deviation.
+    Normal,
+    /// The latency is the least; the jitter scales a long tail.
+    Pareto,
+}
+
+/// Flipped bits.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct CorruptFile {
+    /// One bit in about so many bytes; default 1KB.
+    #[serde(default)]
+    pub every: Option<Size>,
+}
+
+/// Lost segments.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct LossFile {
+    /// Share of segments that are lost; default 1%.
+    #[serde(default)]
+    pub share: Option<Share>,
+    /// How long until one is sent again, doubled each time; default 200ms, the shortest of Linux.
+    #[serde(default)]
+    pub timeout: Option<Time>,
+}
+
+/// What happens to single requests: exactly one of `status`, `abort`, `drop-response`, `body`, `delay`;
+/// `body` may go with `status`, `delay` with each.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct HttpFile {
+    /// The proxy answers with this status; the callee never sees the request.
+    #[serde(default)]
+    pub status: Option<Spanned<u16>>,
+    /// `true`: the connection is reset; the callee never sees the request.
+    #[serde(default)]
+    pub abort: bool,
+    /// `true`: the callee gets the request and answers it; the answer is lost and the connection reset.
+    #[serde(default)]
+    pub drop_response: bool,
+    /// The answer gets this body.
+    #[serde(default)]
+    pub body: Option<String>,
+    /// The request waits for so long before it is sent on.
+    #[serde(default)]
+    pub delay: Option<Time>,
+    /// Which requests are meant; default: all.
+    #[serde(default, rename = "match")]
+    pub matches: Option<HttpMatchFile>,
+    /// A share of those that match, drawn from the seed.
+    #[serde(default)]
+    pub share: Option<Share>,
+    /// Only so many, from the first.
+    #[serde(default)]
+    pub first: Option<Spanned<u32>>,
+    /// Only every so-manieth of those that match.
+    #[serde(default)]
+    pub every: Option<Spanned<u32>>,
+}
+
+/// Which requests are meant; `*` stands for any text.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct HttpMatchFile {
+    /// `POST`.
+    #[serde(default)]
+    pub method: Option<String>,
+    /// `/charges/*`, without the query.
+    #[serde(default)]
+    pub path: Option<String>,
+    /// Fields of the head that it must have: `{ X-Tier: gold }`.
+    #[serde(default)]
+    pub header: Map<String>,
 }
 
 /// Data in small pieces.

@@ -313,6 +313,9 @@ pub struct ByteStats {
     pub downstream_received: u64,
     /// Written to callers.
     pub downstream_sent: u64,
+    /// Of what was written either way, what went from socket to socket inside the kernel.
+    #[serde(default)]
+    pub spliced: u64,
 }
 
 /// What one toxic did, summed over all connections. It keeps counting when a toxic of the same name is
@@ -385,7 +388,7 @@ pub struct RequestRow {
     /// Trace id of `traceparent`, 32 hex digits.
     #[serde(default)]
     pub trace: Option<String>,
-    /// Status that the upstream answered, whether or not it reached the caller.
+    /// Status that the upstream answered, whether or not it reached the caller; or the fault in its place.
     #[serde(default)]
     pub status: Option<u16>,
     /// How it ended.

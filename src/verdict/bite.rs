@@ -16,6 +16,16 @@ const CALLS_AFTER_MIN: usize = 20;
 /// How far back a killed service must have been at work, ns.
 const SERVED_BEFORE_NS: u64 = 5_000_000_000;
 
+/// Requests that a fault must have acted on: as many as it is about, if those are few.
+fn needed(effect: &LinkEffect) -> u64 {
+    match effect {
+        LinkEffect::Http(fault) => fault
+            .first
+            .map_or(BITES_MIN, |first| BITES_MIN.min(first.into())),
+        _ => BITES_MIN,
+    }
+}
+
 impl Context<'_> {
     /// What is missing for a fault to have been a test: it was applied, it bit, it ended. When the
     /// property is about one `link`, the fault must have bitten there.
@@ -99,7 +109,8 @@ impl Context<'_> {
             }
             _ => proxy_bites(seen, links).max(self.hurt_calls(seen, links)),
         };
-        if bites >= BITES_MIN {
+        let needed = needed(effect);
+        if bites >= needed {
             return None;
         }
         let names: Vec<String> = links.iter().map(ToString::to_string).collect();
@@ -111,7 +122,7 @@ impl Context<'_> {
             format!("drive load that uses {on}, or put the fault on a link that is used")
         } else {
             format!(
-                "make `{}` stronger or longer, or raise `arrivals:` (it needs {BITES_MIN} requests)",
+                "make `{}` stronger or longer, or raise `arrivals:` (it needs {needed} requests)",
                 seen.plan.name
             )
         };

@@ -6,12 +6,14 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
 use crate::diagnostic::meaning::{self, Noun};
-use crate::plan::fault::Down;
+use crate::plan::fault::{Distribution, Down};
 use crate::plan::{
     Direction, FaultEffect, FaultName, FaultPlan, LinkEffect, LinkName, PhasesPlan, ProcessEffect,
     ServiceName,
 };
-use crate::scenario::fault_file::{DirectionFile, DownHowFile, FaultFile, InjectFile};
+use crate::scenario::fault_file::{
+    DirectionFile, DistributionFile, DownHowFile, FaultFile, InjectFile,
+};
 use crate::scenario::text::{Short, Spanned, Text, Time};
 
 use super::Builder;
@@ -264,6 +266,16 @@ impl Builder<'_> {
                 after: self.time(&reset.after),
             }),
             I::Reset => Effect::Link(LinkEffect::Reset),
+            I::SlowOpen(delay) => Effect::Link(LinkEffect::SlowOpen {
+                delay: self.time(delay),
+            }),
+            I::LimitTime(after) => Effect::Link(LinkEffect::LimitTime {
+                after: self.time(after),
+            }),
+            I::Corrupt(corrupt) => Effect::Link(self.corrupt(span, corrupt)),
+            I::Loss(loss) => Effect::Link(self.loss(span, loss)),
+            I::Http(http) => Effect::Link(LinkEffect::Http(self.http_fault(http))),
+
             I::Down(down) => {
                 let how = match down.how {
                     Some(DownHowFile::Reset) => Down::Reset,
@@ -304,28 +316,35 @@ impl Builder<'_> {
         &mut self,
         latency: &Spanned<Short<crate::scenario::fault_file::LatencyFile>>,
     ) -> LinkEffect {
-        let (delay, jitter) = match &latency.value {
+        let (delay, jitter, distribution) = match &latency.value {
             Short::Short(text) => {
                 let text = Text {
                     value: text.clone(),
                     span: latency.span,
                 };
-                (self.time(&Time(text)), Duration::ZERO)
+                (
+                    self.time(&Time(text)),
+                    Duration::ZERO,
+                    Distribution::Uniform,
+                )
             }
             Short::Full(file) => {
-                if let Some(distribution) = &file.distribution {
-                    let what = "a distribution other than uniform jitter is";
-                    self.mistake(meaning::not_supported(distribution.span, what));
-                }
+                let distribution = file.distribution.as_ref().map(|written| written.value);
                 (
                     self.time(&file.latency),
                     self.time_or(file.jitter.as_ref(), Duration::ZERO),
+                    match distribution {
+                        Some(DistributionFile::Normal) => Distribution::Normal,
+                        Some(DistributionFile::Pareto) => Distribution::Pareto,
+                        Some(DistributionFile::Uniform) | None => Distribution::Uniform,
+                    },
                 )
             }
         };
         LinkEffect::Latency {
             latency: delay,
             jitter,
+            distribution,
         }
     }
 
@@ -372,12 +391,15 @@ impl Builder<'_> {
                     return None;
                 }
                 let links = self.fault_links(name, file, effect.name());
+                if let LinkEffect::Http(_) = effect {
+                    self.check_http_links(file, &links);
+                }
                 let direction = match file.direction.as_ref().map(|direction| direction.value) {
                     Some(DirectionFile::Request) => Direction::Request,
                     Some(DirectionFile::Both) => Direction::Both,
                     Some(DirectionFile::Response) | None => Direction::Response,
                 };
-                let undirected = matches!(effect, LinkEffect::Reset | LinkEffect::Down { .. });
+                let undirected = effect.is_undirected();
                 if let Some(written) = file.direction.as_ref().filter(|_| undirected) {
                     self.mistake(meaning::no_direction(written.span, effect.name()));
                 }
@@ -503,11 +525,6 @@ fn unsupported_name(inject: &InjectFile) -> &'static str {
         InjectFile::RollingRestart(_) => "rolling-restart",
         InjectFile::LockDatabase(_) => "lock-database",
         InjectFile::Partition(_) => "partition",
-        InjectFile::SlowOpen(_) => "slow-open",
-        InjectFile::LimitTime(_) => "limit-time",
-        InjectFile::Corrupt(_) => "corrupt",
-        InjectFile::Loss(_) => "loss",
-        InjectFile::Http(_) => "http",
         _ => "this fault",
     }
 }

@@ -13,6 +13,7 @@ mod journeys;
 mod links;
 mod load;
 mod properties;
+mod request_faults;
 mod requests;
 mod resilience;
 mod services;

@@ -116,7 +116,7 @@ impl Chain {
         identity: &Identity,
         now: Nanos,
     ) -> Result<(), ResetNow> {
-        let wanted: Vec<&Arc<ToxicSpec>> = set.on(self.stream).collect();
+        let wanted: Vec<&Arc<ToxicSpec>> = set.staged(self.stream).collect();
         let mut old = std::mem::take(&mut self.slots);
         if !in_same_order(&old, &wanted) {
             // Stages that change places cannot keep what waits for them without reordering bytes.
@@ -225,6 +225,7 @@ impl Slot {
             now,
             draws: &mut self.draws,
             tally: &mut self.tally,
+            shared: &self.spec.shared,
         };
         let closing = matches!(self.inbox.front(), Some(Item::End(Ending::Close)));
         let step = stage.step(&mut self.inbox, &mut scene);

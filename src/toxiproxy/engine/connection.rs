@@ -3,7 +3,10 @@
 //! The task dials (never the accept loop), then polls two pumps. Changes reach it by a wake: it compares
 //! the proxy's generation with its own and adopts the whole set, for both directions, between two polls.
 
-use std::future::poll_fn;
+use std::collections::BTreeSet;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
@@ -11,15 +14,18 @@ use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::draws::Draws;
+use super::gate::Gate;
+use super::pipes::Pipes;
 use super::proxy::Toxics;
 use super::pump::Pump;
 use super::set::{ToxicSet, ToxicSpec};
 use super::stats::Stats;
-use crate::toxiproxy::clock;
+use crate::toxiproxy::clock::{self, Nanos, millis};
 use crate::toxiproxy::requests::ConnectionLog;
+use crate::toxiproxy::toxics::Role;
 use crate::toxiproxy::wire::{RequestEnd, Stream};
 
 /// How long an upstream may take to accept.
@@ -59,6 +65,7 @@ pub(crate) struct Live {
     pub(crate) identity: Identity,
     pub(crate) stats: Arc<Stats>,
     pub(crate) log: Option<ConnectionLog>,
+    pub(crate) pipes: Arc<Pipes>,
     toxics: Arc<Toxics>,
     waker: AtomicWaker,
     stopped: AtomicBool,
@@ -73,11 +80,13 @@ impl Live {
         stats: Arc<Stats>,
         toxics: Arc<Toxics>,
         log: Option<ConnectionLog>,
+        pipes: Arc<Pipes>,
     ) -> Self {
         Self {
             identity,
             stats,
             log,
+            pipes,
             toxics,
             waker: AtomicWaker::new(),
             stopped: AtomicBool::new(false),
@@ -156,6 +165,9 @@ async fn carry(client: &mut TcpStream, upstream: &str, live: &Live) -> Option<Cu
         let _ = client.set_zero_linger();
         return Some(Cut::ResetByToxic);
     }
+    if open_late(live).await.is_err() {
+        return Some(Cut::SwitchedOff);
+    }
     let mut server = match dial(upstream, live).await {
         Ok(server) => server,
         Err(Cut::Refused) => {
@@ -182,11 +194,57 @@ async fn carry(client: &mut TcpStream, upstream: &str, live: &Live) -> Option<Cu
 /// The toxic that keeps this connection from dialling, if one does.
 fn turned_away(live: &Live) -> Option<Arc<ToxicSpec>> {
     let set = live.toxics.current();
-    let identity = &live.identity;
-    let hits = |spec: &&Arc<ToxicSpec>| {
-        Draws::new(identity.seed, &identity.proxy, identity.number, &spec.name).hits(spec.toxicity)
-    };
-    set.resetting().find(hits).cloned()
+    set.of_role(Role::Reset)
+        .find(|spec| hits(spec, live))
+        .cloned()
+}
+
+fn hits(spec: &ToxicSpec, live: &Live) -> bool {
+    let Identity {
+        seed,
+        proxy,
+        number,
+    } = &live.identity;
+    Draws::new(*seed, proxy, *number, &spec.name).hits(spec.toxicity)
+}
+
+/// Waits before the connection is dialled, for as long as toxics want it; `Err` when it is stopped.
+async fn open_late(live: &Live) -> Result<(), ()> {
+    let began = clock::now();
+    let mut counted = BTreeSet::new();
+    let mut timer: Option<Pin<Box<Sleep>>> = None;
+    poll_fn(|cx| {
+        if live.poll_stopped(cx).is_ready() {
+            return Poll::Ready(Err(()));
+        }
+        let due = began.saturating_add(opening_delay(live, &mut counted));
+        let now = clock::now();
+        if due <= now {
+            return Poll::Ready(Ok(()));
+        }
+        let span = Duration::from_nanos(due - now);
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep(span)));
+        timer.as_mut().reset(Instant::now() + span);
+        // When the time has come meanwhile, the next poll sees it.
+        timer.as_mut().poll(cx).map(|()| Ok(()))
+    })
+    .await
+}
+
+/// How late this connection is dialled. Counts each toxic that wants it once.
+fn opening_delay(live: &Live, counted: &mut BTreeSet<u64>) -> Nanos {
+    let set = live.toxics.current();
+    let late = set
+        .of_role(Role::Opening)
+        .filter(|spec| hits(spec, live))
+        .map(|spec| (spec, millis(spec.attributes.get("delay"))))
+        .filter(|(_, delay)| *delay > 0);
+    late.fold(0, |sum: Nanos, (spec, delay)| {
+        if counted.insert(spec.id) {
+            spec.counters.opening_delayed();
+        }
+        sum.saturating_add(delay)
+    })
 }
 
 async fn dial(upstream: &str, live: &Live) -> Result<TcpStream, Cut> {
@@ -196,9 +254,24 @@ async fn dial(upstream: &str, live: &Live) -> Result<TcpStream, Cut> {
         () = stopped => Err(Cut::SwitchedOff),
         dialled = timeout(DIAL_TIMEOUT, TcpStream::connect(upstream)) => match dialled {
             Ok(Ok(server)) => Ok(server),
-            Ok(Err(_)) | Err(_) => Err(Cut::Refused),
+            Ok(Err(error)) => {
+                if is_exhausted(&error) {
+                    tracing::warn!(proxy = &*live.identity.proxy, %error, "an upstream could not be dialled");
+                }
+                Err(Cut::Refused)
+            }
+            Err(_) => Err(Cut::Refused),
         },
     }
+}
+
+/// Whether the process or the machine is out of descriptors.
+pub(crate) fn is_exhausted(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let code = error.raw_os_error();
+    [Errno::MFILE, Errno::NFILE]
+        .map(|errno| Some(errno.raw_os_error()))
+        .contains(&code)
 }
 
 /// Reads until one request is logged (only then is there something to wait for), bounded; returns how many were.
@@ -210,9 +283,9 @@ async fn hear_first_request(client: &TcpStream, live: &Live) -> u64 {
             match client.try_read(&mut buffer) {
                 Ok(0) => break,
                 Ok(length) => {
-                    log.entered(Stream::Upstream, &buffer[..length], clock::now());
+                    log.entered(Stream::Upstream, &buffer[..length], clock::now(), false);
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => break,
             }
         }
@@ -231,19 +304,18 @@ async fn pipe(client: &mut TcpStream, server: &mut TcpStream, live: &Live) -> Re
     let (mut server_read, mut server_write) = server.split();
     let mut requests = Pump::new(Stream::Upstream);
     let mut responses = Pump::new(Stream::Downstream);
+    let mut gate = Gate::default();
     poll_fn(|cx| {
         if live.poll_stopped(cx).is_ready() {
             return Poll::Ready(Err(Cut::SwitchedOff));
         }
         if live.running() != Some(live.toxics.generation()) {
-            adopt(
-                &live.toxics.current(),
-                [&mut requests, &mut responses],
-                live,
-            )?;
+            let set = live.toxics.current();
+            gate.adopt(&set);
+            adopt(&set, [&mut requests, &mut responses], live)?;
         }
-        let up = requests.poll(cx, &mut client_read, &mut server_write, live)?;
-        let down = responses.poll(cx, &mut server_read, &mut client_write, live)?;
+        let up = requests.poll(cx, &mut client_read, &mut server_write, live, &mut gate)?;
+        let down = responses.poll(cx, &mut server_read, &mut client_write, live, &mut gate)?;
         if up.is_ready() && down.is_ready() {
             Poll::Ready(Ok(()))
         } else {
@@ -259,6 +331,7 @@ fn adopt(set: &ToxicSet, pumps: [&mut Pump; 2], live: &Live) -> Result<(), Cut> 
         pump.chain
             .adopt(set, &live.identity, now)
             .map_err(|_| Cut::ResetByToxic)?;
+        pump.allow_express(live.log.is_none() && set.spares_bytes());
     }
     live.generation.store(set.generation, Ordering::Release);
     Ok(())

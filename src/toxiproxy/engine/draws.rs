@@ -29,6 +29,11 @@ impl Draws {
         self.share < toxicity
     }
 
+    /// Uniform in [0, 1).
+    pub(crate) fn unit(&mut self) -> f64 {
+        self.rng.random()
+    }
+
     /// Uniform in [low, high); `low` when that is empty.
     pub(crate) fn between(&mut self, low: i64, high: i64) -> i64 {
         if low < high {

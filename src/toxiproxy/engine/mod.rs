@@ -9,6 +9,9 @@ mod connection;
 mod door;
 mod draws;
 mod error;
+mod express;
+mod gate;
+mod pipes;
 mod proxy;
 mod pump;
 mod set;
@@ -24,6 +27,7 @@ pub(crate) use error::Refusal;
 pub(crate) use proxy::Proxy;
 pub(crate) use stats::Stats;
 
+use self::pipes::Pipes;
 use self::proxy::{Place, Settings};
 use super::clock;
 use super::requests::RequestLog;
@@ -39,6 +43,7 @@ pub(crate) struct Engine {
     seed: u64,
     proxies: Mutex<BTreeMap<String, Arc<Proxy>>>,
     log: Arc<RequestLog>,
+    pipes: Arc<Pipes>,
 }
 
 impl Engine {
@@ -48,6 +53,7 @@ impl Engine {
             seed,
             proxies: Mutex::default(),
             log: Arc::default(),
+            pipes: Arc::default(),
         }
     }
 
@@ -109,7 +115,13 @@ impl Engine {
             enabled: asked.enabled,
             upstream_up: asked.upstream_up,
         };
-        let proxy = Proxy::new(settings, &place, self.seed, Arc::clone(&self.log));
+        let proxy = Proxy::new(
+            settings,
+            &place,
+            self.seed,
+            Arc::clone(&self.log),
+            Arc::clone(&self.pipes),
+        );
         if !asked.toxics.is_empty() {
             proxy.set_toxics(&asked.toxics)?;
         }

@@ -13,6 +13,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use super::address::Resolved;
 use super::connection::{self, Identity, Live};
 use super::door::{self, Door};
+use super::pipes::Pipes;
 use super::set::{ToxicSet, ToxicSpec};
 use super::stats::Stats;
 use super::{address, locked};
@@ -42,6 +43,7 @@ pub(crate) struct Proxy {
     pub(crate) toxics: Arc<Toxics>,
     stats: Arc<Stats>,
     log: Arc<RequestLog>,
+    pipes: Arc<Pipes>,
     connections: Mutex<BTreeMap<u64, Arc<Live>>>,
 }
 
@@ -68,7 +70,13 @@ pub(crate) struct Place {
 
 impl Proxy {
     /// A proxy that does not listen yet.
-    pub(crate) fn new(settings: Settings, place: &Place, seed: u64, log: Arc<RequestLog>) -> Self {
+    pub(crate) fn new(
+        settings: Settings,
+        place: &Place,
+        seed: u64,
+        log: Arc<RequestLog>,
+        pipes: Arc<Pipes>,
+    ) -> Self {
         let gate = Gate {
             listen: place.listen.clone(),
             upstream: place.upstream.clone(),
@@ -84,6 +92,7 @@ impl Proxy {
             toxics: Arc::default(),
             stats: Arc::default(),
             log,
+            pipes,
             connections: Mutex::default(),
         }
     }
@@ -210,10 +219,18 @@ impl Proxy {
 
     async fn accept_all(self: Arc<Self>, door: Arc<Door>, upstream: String) {
         let admit = |client| self.admit(client, upstream.clone());
+        let mut failing = false;
         while let Some(accepted) = door.accept(admit).await {
-            if accepted.is_err() {
+            let failed = accepted.is_err();
+            if let Err(error) = accepted {
+                // Said once for each time: the queue of the kernel keeps them until it goes on.
+                if !failing {
+                    let proxy = &*self.settings.name;
+                    tracing::warn!(proxy, %error, "connections cannot be accepted; trying on");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
+            failing = failed;
         }
     }
 
@@ -241,6 +258,7 @@ impl Proxy {
             Arc::clone(&self.stats),
             Arc::clone(&self.toxics),
             log,
+            Arc::clone(&self.pipes),
         ));
         locked(&self.connections).insert(number, Arc::clone(&live));
         let proxy = Arc::clone(self);

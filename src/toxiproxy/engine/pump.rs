@@ -2,6 +2,9 @@
 //!
 //! It is polled by its connection's task and never blocks: whatever a peer does, the next poll sees a
 //! changed set of toxics.
+//!
+//! Bytes that nobody looks at need not come up here: after [`EXPRESS_AFTER`] of them they go from socket to
+//! socket inside the kernel (`express.rs`), until a toxic arrives.
 
 use std::future::Future;
 use std::io;
@@ -18,6 +21,8 @@ use tokio_util::io::poll_read_buf;
 
 use super::chain::Chain;
 use super::connection::{Cut, Live};
+use super::express::{Express, Ride};
+use super::gate::{Gate, Surroundings};
 use crate::toxiproxy::clock::{self, Nanos};
 use crate::toxiproxy::toxics::{Ending, Item, Part, Piece};
 use crate::toxiproxy::wire::Stream;
@@ -25,10 +30,23 @@ use crate::toxiproxy::wire::Stream;
 /// Read at once, into a buffer that exists only while there is something to read.
 const BUFFER: usize = 64 * 1024;
 
+/// What is read at least is kept in the buffer it was read into; less is copied, so that many small pieces
+/// do not hold a buffer each.
+const WORTH_A_BUFFER: usize = BUFFER / 8;
+
+/// How often a direction reads or writes before others get their turn: a few hundred connections that
+/// never pause must not keep the API waiting.
+const TURNS: usize = 16;
+
+/// Bytes one way after which a connection is worth a pipe.
+const EXPRESS_AFTER: u64 = 256 * 1024;
+
 /// One direction at work.
 pub(crate) struct Pump {
     stream: Stream,
     pub(crate) chain: Chain,
+    express: Express,
+    carried: u64,
     buffer: BytesMut,
     source_ended: bool,
     finished: bool,
@@ -41,6 +59,8 @@ impl Pump {
         Self {
             stream,
             chain: Chain::new(stream),
+            express: Express::default(),
+            carried: 0,
             buffer: BytesMut::new(),
             source_ended: false,
             finished: false,
@@ -55,27 +75,82 @@ impl Pump {
         source: &mut ReadHalf<'_>,
         destination: &mut WriteHalf<'_>,
         live: &Live,
+        gate: &mut Gate,
     ) -> Poll<Result<(), Cut>> {
-        loop {
+        for _ in 0..TURNS {
             if self.finished {
                 return Poll::Ready(Ok(()));
             }
             let now = clock::now();
-            let wake_at = self
+            let opened = live.log.as_ref().and_then(|log| {
+                let identity = &live.identity;
+                let around = Surroundings { log, identity, now };
+                gate.advance(self.stream, &mut self.chain, &around)
+            });
+            let released = self
                 .chain
                 .advance(now, &|| live.open_requests())
                 .map_err(|_| Cut::ResetByToxic)?;
-            let wrote = self.write(cx, destination, live)?;
-            let read = self.read(cx, source, live);
-            if !wrote && !read && !self.sleep_until(cx, now, wake_at) {
+            let wake_at = opened.into_iter().chain(released).min();
+            let moved = match self.ride(cx, source, destination, live)? {
+                Ride::Moved => true,
+                Ride::Waits => false,
+                // Bytes in user space go first; reading more would keep them coming.
+                Ride::Ready if !self.chain.out.is_empty() => self.write(cx, destination, live)?,
+                Ride::Ready | Ride::Empty => {
+                    let wrote = self.write(cx, destination, live)?;
+                    wrote | self.read(cx, source, live, gate)
+                }
+            };
+            if !moved && !self.sleep_until(cx, now, wake_at) {
                 return Poll::Pending;
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Whether nobody looks at the bytes, so that they may go inside the kernel.
+    pub(crate) fn allow_express(&mut self, allowed: bool) {
+        self.express.allow(allowed);
+    }
+
+    /// Moves bytes inside the kernel, if this direction does.
+    fn ride(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &ReadHalf<'_>,
+        destination: &WriteHalf<'_>,
+        live: &Live,
+    ) -> Result<Ride, Cut> {
+        if self.carried < EXPRESS_AFTER {
+            return Ok(Ride::Empty);
+        }
+        let may_fill = !self.source_ended && self.chain.out.is_empty();
+        let (source, destination) = (source.as_ref(), destination.as_ref());
+        let pipes = may_fill.then_some(&live.pipes);
+        let ridden = self.express.ride(cx, source, destination, pipes);
+        let ridden = ridden.map(|ride| match ride {
+            Ride::Empty if self.express.is_open() && !self.source_ended => Ride::Ready,
+            ride => ride,
+        });
+        let (received, sent) = self.express.take_counts();
+        let stats = &live.stats;
+        stats.received(self.stream).fetch_add(received, Relaxed);
+        stats.sent(self.stream).fetch_add(sent, Relaxed);
+        stats.spliced.fetch_add(sent, Relaxed);
+        ridden.map_err(|_| Cut::PeerGone(self.destination()))
     }
 
     /// Reads once, if there is room and something to read.
-    fn read(&mut self, cx: &mut Context<'_>, source: &mut ReadHalf<'_>, live: &Live) -> bool {
-        if self.source_ended || !self.chain.has_room() {
+    fn read(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut ReadHalf<'_>,
+        live: &Live,
+        gate: &mut Gate,
+    ) -> bool {
+        if self.source_ended || !self.chain.has_room() || !gate.has_room(self.stream) {
             return false;
         }
         if self.buffer.capacity() < BUFFER / 8 {
@@ -86,21 +161,28 @@ impl Pump {
                 self.buffer = BytesMut::new();
                 return false;
             }
-            Poll::Ready(Ok(0)) => self.end(Ending::Finished, live),
-            Poll::Ready(Ok(_)) => {
-                let data = self.buffer.split().freeze();
+            Poll::Ready(Ok(0)) => self.end(Ending::Finished, live, gate),
+            Poll::Ready(Ok(length)) => {
+                let data = if length < WORTH_A_BUFFER {
+                    let copy = Bytes::copy_from_slice(&self.buffer);
+                    self.buffer.clear();
+                    copy
+                } else {
+                    self.buffer.split().freeze()
+                };
+                self.carried += length as u64;
                 live.stats
                     .received(self.stream)
                     .fetch_add(data.len() as u64, Relaxed);
-                self.enter(data, live);
+                self.enter(data, live, gate);
             }
-            Poll::Ready(Err(_)) => self.end(Ending::PeerReset, live),
+            Poll::Ready(Err(_)) => self.end(Ending::PeerReset, live, gate),
         }
         true
     }
 
-    /// Lets bytes into the chain, seen by the request log first.
-    pub(crate) fn enter(&mut self, mut data: Bytes, live: &Live) {
+    /// Lets bytes into the chain, seen by the request log and the gate first.
+    fn enter(&mut self, mut data: Bytes, live: &Live, gate: &mut Gate) {
         let at = clock::now();
         let Some(log) = &live.log else {
             let piece = Piece {
@@ -111,7 +193,12 @@ impl Pump {
             };
             return self.chain.accept(Item::Data(piece));
         };
-        for span in log.entered(self.stream, &data, at) {
+        let around = Surroundings {
+            log,
+            identity: &live.identity,
+            now: at,
+        };
+        for span in log.entered(self.stream, &data, at, gate.wants_heads()) {
             let data = data.split_to(span.length.min(data.len()));
             let piece = Piece {
                 data,
@@ -119,17 +206,21 @@ impl Pump {
                 request: span.request,
                 part: span.part,
             };
-            self.chain.accept(Item::Data(piece));
+            let head = span.head.as_deref();
+            gate.enter(self.stream, piece, head, &mut self.chain, &around);
         }
     }
 
-    fn end(&mut self, ending: Ending, live: &Live) {
+    fn end(&mut self, ending: Ending, live: &Live, gate: &mut Gate) {
         self.source_ended = true;
         self.buffer = BytesMut::new();
-        if let Some(log) = &live.log {
-            log.source_closed(self.stream, clock::now());
+        match &live.log {
+            None => self.chain.accept(Item::End(ending)),
+            Some(log) => {
+                log.source_closed(self.stream, clock::now());
+                gate.end(self.stream, ending, &mut self.chain);
+            }
         }
-        self.chain.accept(Item::End(ending));
     }
 
     /// Writes what came out of the chain, as far as the destination takes it.
@@ -153,6 +244,7 @@ impl Pump {
                 Item::End(Ending::Finished) => return self.close(cx, destination, live),
                 Item::End(Ending::PeerReset) => return Err(Cut::PeerGone(self.stream)),
                 Item::End(Ending::Close) => return Err(Cut::ClosedByToxic),
+                Item::End(Ending::Reset) => return Err(Cut::ResetByToxic),
             }
             wrote = true;
         }

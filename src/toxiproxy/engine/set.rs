@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::toxiproxy::toxics::{Attributes, Counters, Kind, Opening};
+use crate::toxiproxy::toxics::{Attributes, Counters, Kind, Role, Shared};
 use crate::toxiproxy::wire::{self, Stream};
 
 /// One toxic as it is set now. A changed toxic is a new value with the same `id`.
@@ -20,6 +20,8 @@ pub(crate) struct ToxicSpec {
     pub(crate) toxicity: f32,
     pub(crate) attributes: Attributes,
     pub(crate) counters: Arc<Counters>,
+    /// Kept through all its changes.
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl ToxicSpec {
@@ -51,6 +53,23 @@ impl ToxicSet {
             .filter(move |toxic| toxic.stream == stream)
     }
 
+    /// The toxics with a stage in the chain of this direction, in chain order.
+    pub(crate) fn staged(&self, stream: Stream) -> impl Iterator<Item = &Arc<ToxicSpec>> {
+        self.on(stream).filter(|toxic| toxic.kind.role.has_stage())
+    }
+
+    /// Whether bytes pass untouched: no chain has a stage.
+    pub(crate) fn spares_bytes(&self) -> bool {
+        !self.toxics.iter().any(|toxic| toxic.kind.role.has_stage())
+    }
+
+    /// The toxics of a role, whatever their direction, in order of creation.
+    pub(crate) fn of_role(&self, role: Role) -> impl Iterator<Item = &Arc<ToxicSpec>> {
+        self.toxics
+            .iter()
+            .filter(move |toxic| toxic.kind.role == role)
+    }
+
     /// The order of answers: upstream first, then downstream.
     pub(crate) fn listed(&self) -> impl Iterator<Item = &Arc<ToxicSpec>> {
         self.on(Stream::Upstream).chain(self.on(Stream::Downstream))
@@ -59,12 +78,5 @@ impl ToxicSet {
     /// Finds a toxic by name.
     pub(crate) fn find(&self, name: &str) -> Option<&Arc<ToxicSpec>> {
         self.toxics.iter().find(|toxic| toxic.name == name)
-    }
-
-    /// The toxics that keep a new connection from dialling.
-    pub(crate) fn resetting(&self) -> impl Iterator<Item = &Arc<ToxicSpec>> {
-        self.toxics
-            .iter()
-            .filter(|toxic| toxic.kind.opening == Opening::Reset)
     }
 }

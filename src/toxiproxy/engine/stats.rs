@@ -14,6 +14,7 @@ pub(crate) struct Stats {
     pub(crate) cut: AtomicU64,
     pub(crate) requests: AtomicU64,
     pub(crate) opaque: AtomicU64,
+    pub(crate) spliced: AtomicU64,
     received: [AtomicU64; 2],
     sent: [AtomicU64; 2],
 }
@@ -47,6 +48,7 @@ impl Stats {
             upstream_sent: self.sent(Stream::Upstream).load(Relaxed),
             downstream_received: self.received(Stream::Downstream).load(Relaxed),
             downstream_sent: self.sent(Stream::Downstream).load(Relaxed),
+            spliced: self.spliced.load(Relaxed),
         }
     }
 }

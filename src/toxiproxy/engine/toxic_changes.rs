@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 use super::error::Refusal;
 use super::proxy::{Makers, Proxy, Settings};
 use super::set::{ToxicSet, ToxicSpec};
-use crate::toxiproxy::toxics::{self, Attributes};
-use crate::toxiproxy::wire::{self, Stream};
+use crate::toxiproxy::toxics::{self, Attributes, Role};
+use crate::toxiproxy::wire::{self, Protocol, Stream};
 
 impl Settings {
     /// Whether what never changes is what is asked.
@@ -25,7 +25,7 @@ impl Proxy {
     pub(crate) fn add_toxic(&self, asked: &wire::Toxic) -> Result<wire::Toxic, Refusal> {
         self.change_toxics(|set, makers| {
             let taken = set.toxics.iter().map(|spec| spec.name.clone()).collect();
-            let spec = make(asked, &taken, makers)?;
+            let spec = make(asked, self.settings.protocol, &taken, makers)?;
             let shown = spec.to_wire();
             set.toxics.push(Arc::new(spec));
             Ok(shown)
@@ -94,7 +94,7 @@ impl Proxy {
             let mut taken = BTreeSet::new();
             let mut specs = Vec::new();
             for toxic in asked {
-                let spec = make(toxic, &taken, makers)?;
+                let spec = make(toxic, self.settings.protocol, &taken, makers)?;
                 taken.insert(spec.name.clone());
                 specs.push(Arc::new(continued(spec, set)));
             }
@@ -119,6 +119,7 @@ fn merge_all(into: &mut Attributes, given: &Map<String, Value>) -> Result<(), St
 /// Checks in the order of Toxiproxy: stream, type, name, attributes.
 fn make(
     asked: &wire::Toxic,
+    protocol: Protocol,
     taken: &BTreeSet<String>,
     makers: &mut Makers,
 ) -> Result<ToxicSpec, Refusal> {
@@ -131,6 +132,10 @@ fn make(
     if taken.contains(&name) {
         return Err(Refusal::ToxicExists);
     }
+    if kind.role == Role::Requests && protocol != Protocol::Http {
+        let why = format!("`{}` needs a proxy with \"protocol\": \"http\"", kind.name);
+        return Err(Refusal::Body(why));
+    }
     let mut attributes = Attributes::new(kind);
     attributes.merge(&asked.attributes).map_err(Refusal::Body)?;
     Ok(ToxicSpec {
@@ -142,6 +147,7 @@ fn make(
         toxicity: asked.toxicity,
         attributes,
         counters: makers.counters(&name),
+        shared: Arc::default(),
         name,
     })
 }
@@ -154,6 +160,7 @@ fn continued(spec: ToxicSpec, set: &ToxicSet) -> ToxicSpec {
             ToxicSpec {
                 id: old.id,
                 revision: old.revision + u64::from(!same),
+                shared: Arc::clone(&old.shared),
                 ..spec
             }
         }

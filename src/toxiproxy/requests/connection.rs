@@ -18,11 +18,13 @@ const OPEN_MAX: usize = 1024;
 const PATH_MAX: usize = 512;
 
 /// Some of the bytes given to [`ConnectionLog::entered`], and to what they belong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Span {
     pub(crate) length: usize,
     pub(crate) request: u64,
     pub(crate) part: Part,
+    /// The head that ends with these bytes, if heads were asked for.
+    pub(crate) head: Option<Box<Head>>,
 }
 
 /// The log of one connection. Shared by its task and the API.
@@ -61,7 +63,7 @@ struct Exchange {
     row: RequestRow,
     head_only: bool,
     upgrades: bool,
-    /// The upstream has answered it in full.
+    /// The upstream has answered it in full, or never hears of it.
     replied: bool,
     /// It is in the log already, as open.
     published: bool,
@@ -98,22 +100,25 @@ impl ConnectionLog {
         }
     }
 
-    /// Bytes were read from a source, before any toxic. Says to which request each of them belongs.
-    pub(crate) fn entered(&self, stream: Stream, data: &[u8], at: Nanos) -> Vec<Span> {
+    /// Bytes were read from a source, before any toxic. Says to which request each of them belongs; with
+    /// `heads`, also where heads end.
+    pub(crate) fn entered(&self, stream: Stream, data: &[u8], at: Nanos, heads: bool) -> Vec<Span> {
         let mut state = locked(&self.state);
         let mut spans = Vec::with_capacity(1);
         let mut rest = data;
         while !rest.is_empty() {
-            let span = match stream {
+            let mut span = match stream {
                 _ if state.opaque => Span {
                     length: rest.len(),
                     request: 0,
                     part: Part::Opaque,
+                    head: None,
                 },
                 Stream::Upstream => self.request_bytes(&mut state, rest, at),
                 Stream::Downstream => self.response_bytes(&mut state, rest, at),
             };
             rest = &rest[span.length..];
+            span.head = span.head.filter(|_| heads);
             join(&mut spans, span);
         }
         spans
@@ -125,6 +130,7 @@ impl ConnectionLog {
         }
         let (length, progress) = state.requests.read(data);
         let mut request = state.last_number + u64::from(!state.in_body);
+        let mut ended = None;
         let part = match progress {
             Progress::More => Part::Inside,
             Progress::End => Part::Last,
@@ -137,6 +143,7 @@ impl ConnectionLog {
                 Some(body) if state.open.len() < OPEN_MAX => {
                     self.begin(state, &head);
                     request = state.last_number;
+                    ended = Some(Box::new(head));
                     if state.requests.expect(body) {
                         Part::Last
                     } else {
@@ -156,6 +163,7 @@ impl ConnectionLog {
             length,
             request,
             part,
+            head: ended,
         }
     }
 
@@ -173,7 +181,7 @@ impl ConnectionLog {
             first_byte: None,
             ended: None,
             method: head.method.clone(),
-            path: path_of(&head.target),
+            path: cut_path(head.path()),
             key: self
                 .correlate
                 .as_deref()
@@ -200,6 +208,7 @@ impl ConnectionLog {
         }
         let request = state.answering;
         let (length, progress) = state.responses.read(data);
+        let mut ended = None;
         let part = match progress {
             Progress::More => Part::Inside,
             Progress::End => Part::Last,
@@ -207,7 +216,11 @@ impl ConnectionLog {
                 self.give_up(state);
                 Part::Opaque
             }
-            Progress::Head(head) => self.answer(state, &head, at),
+            Progress::Head(head) => {
+                let part = self.answer(state, &head, at);
+                ended = Some(Box::new(head));
+                part
+            }
         };
         if part == Part::Last {
             state.replied(request);
@@ -216,6 +229,7 @@ impl ConnectionLog {
             length,
             request,
             part,
+            head: ended,
         }
     }
 
@@ -260,6 +274,21 @@ impl ConnectionLog {
         state.opaque = true;
         state.heard = true;
         self.stats.opaque.fetch_add(1, Relaxed);
+    }
+
+    /// The upstream will never hear of this request.
+    pub(crate) fn kept(&self, request: u64) {
+        if let Some(exchange) = locked(&self.state).find(request) {
+            exchange.replied = true;
+        }
+    }
+
+    /// A fault answered this request in the place of the upstream.
+    pub(crate) fn answered_here(&self, request: u64, status: u16, at: Nanos) {
+        if let Some(exchange) = locked(&self.state).find(request) {
+            exchange.row.status = Some(status);
+            exchange.row.arrived = Some(at);
+        }
     }
 
     /// Bytes of an answer were written to the caller; `whole` when they were the last of their piece.
@@ -367,10 +396,12 @@ fn join(spans: &mut Vec<Span>, span: Span) {
         Some(last)
             if last.request == span.request
                 && last.part == Part::Inside
+                && last.head.is_none()
                 && span.part != Part::Interim =>
         {
             last.length += span.length;
             last.part = span.part;
+            last.head = span.head;
         }
         Some(last) if last.part == Part::Opaque && span.part == Part::Opaque => {
             last.length += span.length;
@@ -379,8 +410,7 @@ fn join(spans: &mut Vec<Span>, span: Span) {
     }
 }
 
-fn path_of(target: &str) -> String {
-    let path = target.split(['?', '#']).next().unwrap_or(target);
+fn cut_path(path: &str) -> String {
     let end = (0..=PATH_MAX.min(path.len()))
         .rev()
         .find(|end| path.is_char_boundary(*end));

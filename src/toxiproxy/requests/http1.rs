@@ -21,14 +21,16 @@ pub(super) enum Side {
 
 /// The first line and the fields that matter.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Head {
+pub(crate) struct Head {
     /// Of a request.
-    pub(super) method: String,
+    pub(crate) method: String,
     /// Of a request, with its query.
-    pub(super) target: String,
+    pub(crate) target: String,
     /// Of a response.
-    pub(super) status: u16,
-    fields: Vec<(String, Vec<u8>)>,
+    pub(crate) status: u16,
+    /// Of HTTP/1.0, which closes unless told otherwise.
+    old: bool,
+    pub(crate) fields: Vec<(String, Vec<u8>)>,
 }
 
 /// How long the body is.
@@ -230,12 +232,14 @@ fn parse_head(side: Side, bytes: &[u8]) -> Option<Head> {
             request.parse(bytes).ok()?.is_complete().then_some(())?;
             head.method = request.method?.to_owned();
             head.target = request.path?.to_owned();
+            head.old = request.version == Some(0);
             request.headers
         }
         Side::Responses => {
             let mut response = httparse::Response::new(&mut fields);
             response.parse(bytes).ok()?.is_complete().then_some(())?;
             head.status = response.code?;
+            head.old = response.version == Some(0);
             response.headers
         }
     };
@@ -244,9 +248,17 @@ fn parse_head(side: Side, bytes: &[u8]) -> Option<Head> {
     Some(head)
 }
 
+#[cfg(test)]
+impl Head {
+    /// The head of a request, for tests.
+    pub(crate) fn of_request(text: &str) -> Option<Self> {
+        parse_head(Side::Requests, text.as_bytes())
+    }
+}
+
 impl Head {
     /// The value of the first field of this name.
-    pub(super) fn field(&self, name: &str) -> Option<&[u8]> {
+    pub(crate) fn field(&self, name: &str) -> Option<&[u8]> {
         let found = self
             .fields
             .iter()
@@ -257,6 +269,28 @@ impl Head {
     fn text(&self, name: &str) -> Option<&str> {
         self.field(name)
             .and_then(|value| std::str::from_utf8(value).ok())
+    }
+
+    /// The path of a request, without its query.
+    pub(crate) fn path(&self) -> &str {
+        self.target.split(['?', '#']).next().unwrap_or(&self.target)
+    }
+
+    /// Whether more requests may follow on the connection.
+    pub(crate) fn keeps_alive(&self) -> bool {
+        let said = self.text("connection").unwrap_or_default().to_lowercase();
+        let says = |word: &str| said.split(',').any(|part| part.trim() == word);
+        if self.old {
+            says("keep-alive")
+        } else {
+            !says("close")
+        }
+    }
+
+    /// Whether the caller waits for a word before it sends the body.
+    pub(crate) fn expects_continue(&self) -> bool {
+        self.text("expect")
+            .is_some_and(|value| value.trim().eq_ignore_ascii_case("100-continue"))
     }
 
     /// Whether it asks to leave HTTP/1.1.

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 
 pub(crate) use connection::ConnectionLog;
+pub(crate) use http1::Head;
 
 use super::engine::locked;
 use super::wire::{RequestRow, RequestRows};

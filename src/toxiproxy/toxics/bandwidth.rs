@@ -1,7 +1,10 @@
 //! `bandwidth`: at most `rate` KB/s (1 KB = 1000 B) per connection. Chunks larger than a tenth of a second's
 //! worth are cut, so that a slow link trickles instead of bursting. `rate` 0 holds everything.
+//!
+//! With `shared` (extension) the rate is that of all connections of the proxy together: they take turns on
+//! one line, in smaller pieces.
 
-use super::{Attributes, Inbox, Item, Kind, Opening, SMALL_ROOM, Scene, Stage, Step};
+use super::{Attributes, Extra, Inbox, Item, Kind, Role, SMALL_ROOM, Scene, Stage, Step};
 use crate::toxiproxy::clock::{MILLISECOND, Nanos};
 
 pub(super) const KIND: Kind = Kind {
@@ -10,13 +13,15 @@ pub(super) const KIND: Kind = Kind {
     stage: |attributes| {
         Box::new(Bandwidth {
             rate: rate(attributes),
+            shared: attributes.flag("shared"),
             free_at: 0,
             due: None,
             held: 0,
         })
     },
     room: SMALL_ROOM,
-    opening: Opening::Dial,
+    role: Role::Bytes,
+    extras: &[Extra::flag("shared")],
 };
 
 /// A line that was idle for longer starts afresh: what a held line missed is not made up for.
@@ -25,6 +30,8 @@ const CREDIT: Nanos = 100 * MILLISECOND;
 struct Bandwidth {
     /// KB/s, which is bytes per ms.
     rate: u64,
+    /// The line is the toxic's and not its own.
+    shared: bool,
     /// When the line has sent all that it was given.
     free_at: Nanos,
     /// Length of the bytes on the line, and when they have passed it.
@@ -39,11 +46,17 @@ fn rate(attributes: &Attributes) -> u64 {
 
 impl Bandwidth {
     /// Puts the first bytes of a waiting chunk on the line.
-    fn load(&self, length: usize, arrived: Nanos, now: Nanos) -> (usize, Nanos) {
-        let tenth = usize::try_from(self.rate.saturating_mul(100)).unwrap_or(usize::MAX);
-        let length = length.min(tenth);
-        let start = self.free_at.max(arrived).max(now.saturating_sub(CREDIT));
-        (length, start + length as u64 * MILLISECOND / self.rate)
+    fn load(&self, length: usize, arrived: Nanos, scene: &Scene<'_>) -> (usize, Nanos) {
+        let most = self.rate.saturating_mul(if self.shared { 10 } else { 100 });
+        let length = length.min(usize::try_from(most).unwrap_or(usize::MAX));
+        let earliest = arrived.max(scene.now.saturating_sub(CREDIT));
+        let span = length as u64 * MILLISECOND / self.rate;
+        let due = if self.shared {
+            scene.shared.occupy(earliest, span)
+        } else {
+            self.free_at.max(earliest) + span
+        };
+        (length, due)
     }
 }
 
@@ -64,7 +77,7 @@ impl Stage for Bandwidth {
         let (length, due) = match self.due {
             Some(due) => due,
             None => {
-                let due = self.load(length, at, scene.now);
+                let due = self.load(length, at, scene);
                 if due.1 > scene.now {
                     scene.tally.delayed(item);
                 }
@@ -84,6 +97,7 @@ impl Stage for Bandwidth {
 
     fn update(&mut self, attributes: &Attributes, now: Nanos) {
         self.rate = rate(attributes);
+        self.shared = attributes.flag("shared");
         (self.due, self.free_at, self.held) = (None, now, 0);
     }
 }
@@ -136,5 +150,21 @@ mod tests {
         let mut bench = Bench::new("bandwidth", &format!(r#"{{"rate":{}}}"#, i64::MAX));
         bench.send(0, "abc");
         assert_eq!(bench.run(0), "abc");
+    }
+
+    #[test]
+    fn shared_rate_is_that_of_all_connections_together() {
+        let mut one = Bench::new("bandwidth", r#"{"rate":10,"shared":true}"#);
+        let mut other = one.sibling("bandwidth");
+        [&mut one, &mut other]
+            .into_iter()
+            .for_each(|bench| bench.send(0, &"x".repeat(10_000)));
+        let mut sums = [0, 0];
+        for now in (0..=500).step_by(10) {
+            sums[0] += one.run(now).len();
+            sums[1] += other.run(now).len();
+        }
+        assert_eq!(sums[0] + sums[1], 5000);
+        assert!(sums[0].abs_diff(sums[1]) <= 100, "in turn: {sums:?}");
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
-    Attributes, Counters, Ending, Inbox, Item, Part, Piece, Removal, Scene, Stage, Step, Tally,
+    Attributes, Counters, Ending, Inbox, Item, Part, Piece, Removal, Scene, Shared, Stage, Step,
+    Tally,
 };
 use crate::toxiproxy::clock::{MILLISECOND, Nanos};
 use crate::toxiproxy::engine::Draws;
@@ -18,6 +19,7 @@ pub(crate) struct Bench {
     inbox: Inbox,
     draws: Draws,
     tally: Tally,
+    shared: Arc<Shared>,
     counters: Arc<Counters>,
     delivered: usize,
 }
@@ -40,9 +42,18 @@ impl Bench {
             inbox: Inbox::default(),
             draws: Draws::new(seed, "proxy", 1, "toxic"),
             tally: Tally::new(Arc::clone(&counters)),
+            shared: Arc::default(),
             counters,
             delivered: 0,
         }
+    }
+
+    /// Another connection under the same toxic.
+    pub(crate) fn sibling(&self, kind: &str) -> Self {
+        let attributes = serde_json::Value::Object(self.attributes.to_json()).to_string();
+        let mut bench = Self::new(kind, &attributes);
+        bench.shared = Arc::clone(&self.shared);
+        bench
     }
 
     pub(crate) fn send(&mut self, at_ms: u64, text: &str) {
@@ -79,6 +90,15 @@ impl Bench {
         text
     }
 
+    /// The bytes that it passes by this time.
+    pub(crate) fn run_bytes(&mut self, now_ms: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while let Some(Item::Data(piece)) = self.item(now_ms * MILLISECOND) {
+            bytes.extend_from_slice(&piece.data);
+        }
+        bytes
+    }
+
     /// Lengths of the pieces that it passes by this time.
     pub(crate) fn run_pieces(&mut self, now_ms: u64) -> Vec<usize> {
         std::iter::from_fn(|| self.step(now_ms * MILLISECOND))
@@ -92,6 +112,7 @@ impl Bench {
             now: 0,
             draws: &mut self.draws,
             tally: &mut self.tally,
+            shared: &self.shared,
         };
         match self.stage.step(&mut self.inbox, &mut scene) {
             Step::Until(time) => {
@@ -120,23 +141,28 @@ impl Bench {
     }
 
     fn step(&mut self, now: Nanos) -> Option<String> {
+        self.item(now).map(show)
+    }
+
+    fn item(&mut self, now: Nanos) -> Option<Item> {
         let mut scene = Scene {
             now,
             draws: &mut self.draws,
             tally: &mut self.tally,
+            shared: &self.shared,
         };
         match self.stage.step(&mut self.inbox, &mut scene) {
             Step::Idle | Step::Until(_) => None,
             Step::Reset => {
                 self.tally.reset();
-                Some("|RST".to_owned())
+                Some(Item::End(Ending::Reset))
             }
             Step::Pass(item) => {
                 if item == Item::End(Ending::Close) {
                     self.tally.closed();
                 }
                 self.delivered += 1;
-                Some(show(item))
+                Some(item)
             }
         }
     }
@@ -146,7 +172,7 @@ fn show(item: Item) -> String {
     match item {
         Item::Data(piece) => String::from_utf8(piece.data.to_vec()).unwrap(),
         Item::End(Ending::Finished) => "|FIN".to_owned(),
-        Item::End(Ending::PeerReset) => "|RST".to_owned(),
+        Item::End(Ending::PeerReset | Ending::Reset) => "|RST".to_owned(),
         Item::End(Ending::Close) => "|CLOSE".to_owned(),
     }
 }

@@ -24,6 +24,8 @@ pub(crate) enum Ending {
     PeerReset,
     /// A toxic closes the whole connection.
     Close,
+    /// A toxic resets the whole connection, behind the bytes that are under way.
+    Reset,
 }
 
 /// Some bytes that arrived together, and to what they belong.
@@ -80,7 +82,8 @@ impl Inbox {
     /// What the bookkeeping of one item is counted as, so that tiny pieces are bounded too.
     const OVERHEAD: usize = 64;
 
-    fn weigh(item: &Item) -> usize {
+    /// Its bytes and its bookkeeping.
+    pub(crate) fn weigh(item: &Item) -> usize {
         match item {
             Item::Data(piece) => piece.data.len() + Self::OVERHEAD,
             Item::End(_) => Self::OVERHEAD,
@@ -136,6 +139,11 @@ impl Inbox {
     /// The items behind the first `skipped`.
     pub(crate) fn iter_from(&self, skipped: usize) -> impl Iterator<Item = &Item> {
         self.items.iter().skip(skipped)
+    }
+
+    /// Whether nothing waits here.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty()
     }
 
     /// Number of items.

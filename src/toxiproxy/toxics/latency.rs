@@ -1,8 +1,15 @@
 //! `latency`: every chunk is late by `latency` ± `jitter` ms, counted from when it *arrived*: chunks wait
 //! side by side, so throughput is not capped. The end of the stream follows the last chunk undelayed.
+//!
+//! `distribution` (extension) says what jitter means: `uniform` within ±`jitter`, as in Toxiproxy; `normal`
+//! with that standard deviation; `pareto`, where `latency` is the least and the rest is a long tail: half of
+//! all chunks are late by 0.26 × `jitter` more, one in a thousand by 9 × `jitter`.
 
-use super::{Attributes, Inbox, Item, Kind, Opening, Scene, Stage, Step};
+use serde_json::Value;
+
+use super::{Attributes, Extra, Inbox, Item, Kind, Role, Scene, Stage, Step};
 use crate::toxiproxy::clock::{MILLISECOND, Nanos};
+use crate::toxiproxy::engine::Draws;
 
 pub(super) const KIND: Kind = Kind {
     name: "latency",
@@ -15,7 +22,12 @@ pub(super) const KIND: Kind = Kind {
     },
     // What arrives within the delay must fit, or the delay would cap the throughput.
     room: 32 * 1024 * 1024,
-    opening: Opening::Dial,
+    role: Role::Bytes,
+    extras: &[Extra {
+        name: "distribution",
+        wants: "uniform, normal or pareto",
+        fits: |value| Distribution::parse(value).is_some(),
+    }],
 };
 
 struct Latency {
@@ -28,6 +40,45 @@ struct Latency {
 struct Span {
     latency: i64,
     jitter: i64,
+    distribution: Distribution,
+}
+
+#[derive(Clone, Copy)]
+enum Distribution {
+    Uniform,
+    Normal,
+    Pareto,
+}
+
+impl Distribution {
+    /// Tail index: the mean and the variance are finite.
+    const PARETO_SHAPE: f64 = 3.0;
+
+    fn parse(value: &Value) -> Option<Self> {
+        match value.as_str()? {
+            "uniform" => Some(Self::Uniform),
+            "normal" => Some(Self::Normal),
+            "pareto" => Some(Self::Pareto),
+            _ => None,
+        }
+    }
+
+    /// How much to add, in ns.
+    fn draw(self, jitter: i64, draws: &mut Draws) -> i64 {
+        // Above 0, so that neither the logarithm nor the power is infinite.
+        let unit = |draws: &mut Draws| 1.0 - draws.unit();
+        let factor = match self {
+            Self::Uniform => return draws.between(-jitter, jitter),
+            Self::Normal => {
+                let radius = (-2.0 * unit(draws).ln()).sqrt();
+                radius * (std::f64::consts::TAU * unit(draws)).cos()
+            }
+            Self::Pareto => unit(draws).powf(-1.0 / Self::PARETO_SHAPE) - 1.0,
+        };
+        #[expect(clippy::cast_possible_truncation, reason = "the cast saturates")]
+        let drawn = (jitter as f64 * factor) as i64;
+        drawn
+    }
 }
 
 impl Span {
@@ -42,16 +93,19 @@ impl Span {
         Self {
             latency: clamp("latency"),
             jitter: clamp("jitter").max(0),
+            distribution: Distribution::parse(attributes.extra("distribution"))
+                .unwrap_or(Distribution::Uniform),
         }
     }
 
-    /// `latency` plus a uniform draw from [-jitter, jitter) ms; negative means at once.
+    /// `latency` plus a draw; negative means at once.
     fn draw(&self, scene: &mut Scene<'_>) -> Nanos {
         let millisecond = MILLISECOND.cast_signed();
         let mut delay = self.latency * millisecond;
         if self.jitter > 0 {
             let jitter = self.jitter * millisecond;
-            delay += scene.draws.between(-jitter, jitter);
+            let drawn = self.distribution.draw(jitter, scene.draws);
+            delay = delay.saturating_add(drawn);
         }
         u64::try_from(delay).unwrap_or(0)
     }
@@ -170,5 +224,34 @@ mod tests {
         assert_eq!(release_times(1), release_times(1));
         assert_ne!(release_times(1), release_times(2));
         assert!(release_times(1).iter().all(|time| *time < 1_000_000_000));
+    }
+
+    /// Delays in ms, sorted.
+    fn delays(distribution: &str) -> Vec<u64> {
+        let attributes =
+            format!(r#"{{"latency":1000,"jitter":100,"distribution":"{distribution}"}}"#);
+        let mut bench = Bench::new("latency", &attributes);
+        let mut delays: Vec<u64> = (0..2000)
+            .map(|_| {
+                bench.send(0, "x");
+                bench.next_release() / 1_000_000
+            })
+            .collect();
+        delays.sort_unstable();
+        delays
+    }
+
+    #[test]
+    fn distributions_have_their_shapes() {
+        let uniform = delays("uniform");
+        assert!(uniform[0] >= 900 && uniform[1999] < 1100);
+        let normal = delays("normal");
+        assert!((990..1010).contains(&normal[1000]), "{}", normal[1000]);
+        assert!((880..920).contains(&normal[317]), "{}", normal[317]);
+        assert!(normal[1999] > 1200, "{}", normal[1999]);
+        let pareto = delays("pareto");
+        assert!(pareto[0] >= 1000);
+        assert!((1020..1032).contains(&pareto[1000]), "{}", pareto[1000]);
+        assert!(pareto[1990] > 1350, "{}", pareto[1990]);
     }
 }

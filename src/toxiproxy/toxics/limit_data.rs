@@ -1,6 +1,6 @@
 //! `limit_data`: passes `bytes`, then closes both sides. The count is kept over updates.
 
-use super::{Attributes, Ending, Inbox, Item, Kind, Opening, SMALL_ROOM, Scene, Stage, Step};
+use super::{Attributes, Ending, Inbox, Item, Kind, Role, SMALL_ROOM, Scene, Stage, Step};
 use crate::toxiproxy::clock::Nanos;
 
 pub(super) const KIND: Kind = Kind {
@@ -14,7 +14,8 @@ pub(super) const KIND: Kind = Kind {
         })
     },
     room: SMALL_ROOM,
-    opening: Opening::Dial,
+    role: Role::Bytes,
+    extras: &[],
 };
 
 struct LimitData {

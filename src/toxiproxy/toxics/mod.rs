@@ -15,14 +15,20 @@
 
 mod attributes;
 mod bandwidth;
+mod corrupt;
+mod http;
 mod inbox;
 mod latency;
 mod limit_data;
+mod limit_time;
+mod loss;
 mod noop;
 mod reset;
 mod reset_peer;
+mod shared;
 mod slicer;
 mod slow_close;
+mod slow_open;
 mod stall;
 mod tally;
 mod timeout;
@@ -30,23 +36,30 @@ mod timeout;
 #[cfg(test)]
 pub(crate) mod bench;
 
-pub(crate) use attributes::Attributes;
+pub(crate) use attributes::{Attributes, Extra};
+pub(crate) use http::{Effect, Rule};
 pub(crate) use inbox::{Ending, Inbox, Item, Part, Piece};
+pub(crate) use shared::Shared;
 pub(crate) use tally::{Counters, Tally};
 
 use super::clock::Nanos;
 use super::engine::Draws;
 
 /// All types of toxics, by name as clients send it.
-const KINDS: [&Kind; 10] = [
+const KINDS: [&Kind; 15] = [
     &bandwidth::KIND,
+    &corrupt::KIND,
+    &http::KIND,
     &latency::KIND,
     &limit_data::KIND,
+    &limit_time::KIND,
+    &loss::KIND,
     &noop::KIND,
     &reset::KIND,
     &reset_peer::KIND,
     &slicer::KIND,
     &slow_close::KIND,
+    &slow_open::KIND,
     &stall::KIND,
     &timeout::KIND,
 ];
@@ -55,23 +68,37 @@ const KINDS: [&Kind; 10] = [
 pub(crate) struct Kind {
     /// `type` in JSON.
     pub(crate) name: &'static str,
-    /// Its attributes, whole numbers all, in the order they are listed.
+    /// Its attributes that are whole numbers, in the order they are listed.
     pub(crate) attributes: &'static [&'static str],
-    /// Starts it on one direction of one connection.
+    /// Its other attributes, which Toxiproxy does not know: shown only when they are set.
+    pub(crate) extras: &'static [Extra],
+    /// Starts it on one direction of one connection. Never called where the role has no stage.
     pub(crate) stage: fn(&Attributes) -> Box<dyn Stage>,
     /// Bytes its inbox takes before the source is no longer read.
     pub(crate) room: usize,
-    /// What a new connection does before it dials.
-    pub(crate) opening: Opening,
+    /// What it works on.
+    pub(crate) role: Role,
 }
 
-/// What a toxic makes of a new connection.
+/// What a toxic works on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Opening {
-    /// Dials the upstream.
-    Dial,
-    /// Never dials: reads the first bytes, so that a request is counted, and resets.
+pub(crate) enum Role {
+    /// The bytes of one direction, by its stage.
+    Bytes,
+    /// All of a connection: a new one is never dialled, only listened to for a moment, so that a request
+    /// is counted, and reset; the stage resets the live ones.
     Reset,
+    /// A new connection before it is dialled. It has no stage.
+    Opening,
+    /// HTTP requests and their answers, where they enter (`engine/gate.rs`). It has no stage.
+    Requests,
+}
+
+impl Role {
+    /// Whether its stage belongs into the chain of its direction.
+    pub(crate) fn has_stage(self) -> bool {
+        matches!(self, Self::Bytes | Self::Reset)
+    }
 }
 
 /// Room of a stage that needs no more than a chunk or two.
@@ -105,6 +132,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) draws: &'a mut Draws,
     /// Where it says what it did.
     pub(crate) tally: &'a mut Tally,
+    /// What the toxic has in common with itself on other connections.
+    pub(crate) shared: &'a Shared,
 }
 
 /// What a stage wants to happen.

@@ -1,6 +1,6 @@
 //! `noop`: passes everything. It exists so that tests of clients have a toxic without effect.
 
-use super::{Attributes, Inbox, Kind, Opening, SMALL_ROOM, Scene, Stage, Step};
+use super::{Attributes, Inbox, Kind, Role, SMALL_ROOM, Scene, Stage, Step};
 use crate::toxiproxy::clock::Nanos;
 
 pub(super) const KIND: Kind = Kind {
@@ -8,7 +8,8 @@ pub(super) const KIND: Kind = Kind {
     attributes: &[],
     stage: |_| Box::new(Noop),
     room: SMALL_ROOM,
-    opening: Opening::Dial,
+    role: Role::Bytes,
+    extras: &[],
 };
 
 struct Noop;

@@ -1,7 +1,7 @@
 //! `reset` (extension): resets live connections at once, and new ones as soon as they have said
 //! something. The upstream hears nothing of them: a host that is up and whose service is not.
 
-use super::{Attributes, Inbox, Kind, Opening, SMALL_ROOM, Scene, Stage, Step};
+use super::{Attributes, Inbox, Kind, Role, SMALL_ROOM, Scene, Stage, Step};
 use crate::toxiproxy::clock::Nanos;
 
 pub(super) const KIND: Kind = Kind {
@@ -9,7 +9,8 @@ pub(super) const KIND: Kind = Kind {
     attributes: &[],
     stage: |_| Box::new(Reset),
     room: SMALL_ROOM,
-    opening: Opening::Reset,
+    role: Role::Reset,
+    extras: &[],
 };
 
 struct Reset;

@@ -1,7 +1,7 @@
 //! `reset_peer`: swallows the first chunk (or the end) and everything after it, and `timeout` ms later
 //! resets both sides of the connection.
 
-use super::{Attributes, Inbox, Kind, Opening, Removal, SMALL_ROOM, Scene, Stage, Step};
+use super::{Attributes, Inbox, Kind, Removal, Role, SMALL_ROOM, Scene, Stage, Step};
 use crate::toxiproxy::clock::{Nanos, millis};
 
 pub(super) const KIND: Kind = Kind {
@@ -14,7 +14,8 @@ pub(super) const KIND: Kind = Kind {
         })
     },
     room: SMALL_ROOM,
-    opening: Opening::Dial,
+    role: Role::Bytes,
+    extras: &[],
 };
 
 struct ResetPeer {

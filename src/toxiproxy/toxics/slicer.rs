@@ -1,7 +1,7 @@
 //! `slicer`: cuts chunks into pieces of about `average_size` ± `size_variation` bytes by halving, and waits
 //! `delay` µs after each piece.
 
-use super::{Attributes, Inbox, Item, Kind, Opening, SMALL_ROOM, Scene, Stage, Step};
+use super::{Attributes, Inbox, Item, Kind, Role, SMALL_ROOM, Scene, Stage, Step};
 use crate::toxiproxy::clock::Nanos;
 use crate::toxiproxy::engine::Draws;
 
@@ -16,7 +16,8 @@ pub(super) const KIND: Kind = Kind {
         })
     },
     room: SMALL_ROOM,
-    opening: Opening::Dial,
+    role: Role::Bytes,
+    extras: &[],
 };
 
 struct Slicer {

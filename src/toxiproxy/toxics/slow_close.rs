@@ -1,7 +1,7 @@
 //! `slow_close`: data passes, the end of this direction comes `delay` ms late. The other direction closes
 //! when it likes.
 
-use super::{Attributes, Ending, Inbox, Item, Kind, Opening, SMALL_ROOM, Scene, Stage, Step};
+use super::{Attributes, Ending, Inbox, Item, Kind, Role, SMALL_ROOM, Scene, Stage, Step};
 use crate::toxiproxy::clock::{Nanos, millis};
 
 pub(super) const KIND: Kind = Kind {
@@ -14,7 +14,8 @@ pub(super) const KIND: Kind = Kind {
         })
     },
     room: SMALL_ROOM,
-    opening: Opening::Dial,
+    role: Role::Bytes,
+    extras: &[],
 };
 
 struct SlowClose {

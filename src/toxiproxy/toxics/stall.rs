@@ -1,7 +1,7 @@
 //! `stall` (extension): holds everything, delivers it when removed. A network that lost its way and
 //! finds it again: nothing is lost, everything is late.
 
-use super::{Attributes, Inbox, Kind, Opening, SMALL_ROOM, Scene, Stage, Step};
+use super::{Attributes, Inbox, Kind, Role, SMALL_ROOM, Scene, Stage, Step};
 use crate::toxiproxy::clock::Nanos;
 
 pub(super) const KIND: Kind = Kind {
@@ -9,7 +9,8 @@ pub(super) const KIND: Kind = Kind {
     attributes: &[],
     stage: |_| Box::new(Stall { counted: 0 }),
     room: SMALL_ROOM,
-    opening: Opening::Dial,
+    role: Role::Bytes,
+    extras: &[],
 };
 
 struct Stall {

@@ -41,6 +41,12 @@ impl Counters {
         self.requests.fetch_add(requests, Relaxed);
     }
 
+    /// Counts a connection whose opening waits for a time.
+    pub(crate) fn opening_delayed(&self) {
+        self.connections.fetch_add(1, Relaxed);
+        self.delayed.add(0);
+    }
+
     /// As the statistics show it.
     pub(crate) fn read(&self) -> wire::ToxicStats {
         wire::ToxicStats {
@@ -99,6 +105,11 @@ impl Tally {
     pub(crate) fn changed(&mut self, piece: &Piece) {
         self.counters.changed.fetch_add(1, Relaxed);
         self.request(piece.request);
+    }
+
+    /// The toxic acts on this request.
+    pub(crate) fn acts_on(&mut self, request: u64) {
+        self.request(request);
     }
 
     /// The toxic closes the connection.

@@ -1,9 +1,7 @@
 //! `timeout`: drops all data, and closes the connection after `timeout` ms without any. 0 is a black hole
 //! that never closes. Bytes are missing, so removing it closes the connection.
 
-use super::{
-    Attributes, Ending, Inbox, Item, Kind, Opening, Removal, SMALL_ROOM, Scene, Stage, Step,
-};
+use super::{Attributes, Ending, Inbox, Item, Kind, Removal, Role, SMALL_ROOM, Scene, Stage, Step};
 use crate::toxiproxy::clock::{Nanos, millis};
 
 pub(super) const KIND: Kind = Kind {
@@ -16,7 +14,8 @@ pub(super) const KIND: Kind = Kind {
         })
     },
     room: SMALL_ROOM,
-    opening: Opening::Dial,
+    role: Role::Bytes,
+    extras: &[],
 };
 
 struct Timeout {

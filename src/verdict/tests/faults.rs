@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::context::{Context, Span};
 use super::super::testing::*;
 use crate::evidence::{CallEnd, Event};
-use crate::plan::fault::Down;
+use crate::plan::fault::{Distribution, Down};
 use crate::plan::property::*;
 use crate::plan::{Direction, FaultEffect, LinkEffect, LinkName, ProcessEffect, ServiceName};
 
@@ -27,6 +27,7 @@ fn with_latency(delay: u64) -> Run {
         effect: LinkEffect::Latency {
             latency: Duration::from_millis(400),
             jitter: Duration::ZERO,
+            distribution: Distribution::Uniform,
         },
     };
     for it in &mut run.evidence.calls {
@@ -45,6 +46,7 @@ fn a_delay_that_is_lost_in_the_links_own_variation_did_not_bite() {
         *effect = LinkEffect::Latency {
             latency: Duration::from_millis(1),
             jitter: Duration::ZERO,
+            distribution: Distribution::Uniform,
         };
     }
     // 0 to 99 ms, whatever the fault adds.

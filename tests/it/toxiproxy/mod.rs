@@ -5,8 +5,12 @@
 mod conformance;
 mod connections;
 mod deadly;
+mod http_faults;
+
 mod life;
 mod requests;
+mod robustness;
+mod splice;
 mod streams;
 
 use std::future::Future;

@@ -1,0 +1,134 @@
+//! What the proxy costs: `cargo bench --bench proxy`, beside a real server with `TOXIPROXY_SERVER=PATH`.
+//!
+//! Subjects: no proxy at all, ours inside the kernel (plain), ours in user space (a `noop` each way), and
+//! the real one. They take turns within each round, so that a noisy machine hits all of them alike, and what
+//! is printed are medians over the rounds. The figure to trust is CPU per byte of the proxy's own process.
+//!
+//! Words after `--` choose: `throughput`, `rtt`, `connections`, `memory` (default: all), `quick` (one small
+//! round), `rounds=N` (default 10), `idle=N` (default 10000 connections).
+#![expect(
+    clippy::print_stdout,
+    reason = "the numbers are the output of a benchmark"
+)]
+
+mod measure;
+mod peer;
+mod subject;
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use self::measure::{Figures, Size};
+use self::subject::Subject;
+
+/// What was asked on the command line.
+struct Asked {
+    words: Vec<String>,
+}
+
+impl Asked {
+    fn has(&self, name: &str) -> bool {
+        self.words.iter().any(|word| word == name)
+    }
+
+    fn number(&self, name: &str, otherwise: usize) -> usize {
+        let given = self.words.iter().find_map(|word| {
+            let (key, value) = word.split_once('=')?;
+            (key == name).then(|| value.parse().ok())?
+        });
+        given.unwrap_or(otherwise)
+    }
+
+    fn wants(&self, measure: &str) -> bool {
+        let all = ["throughput", "rtt", "connections", "memory"];
+        self.has(measure) || !all.iter().any(|name| self.has(name))
+    }
+}
+
+fn main() -> ExitCode {
+    let asked = Asked {
+        words: std::env::args().skip(1).collect(),
+    };
+    if !asked.has("--bench") {
+        // `cargo test --all-targets` runs it too, and checks that it can be built.
+        return ExitCode::SUCCESS;
+    }
+    let files = subject::allow_many_files();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime can be built");
+    runtime.block_on(compare(&asked, files));
+    ExitCode::SUCCESS
+}
+
+async fn compare(asked: &Asked, files: u64) {
+    let quick = asked.has("quick");
+    let size = if quick { Size::quick() } else { Size::full() };
+    let rounds = asked.number("rounds", if quick { 1 } else { 10 });
+    let upstream = peer::serve().await;
+    let subjects = Subject::all(upstream).await;
+    let mut figures: BTreeMap<(usize, &'static str), Figures> = BTreeMap::new();
+    for _ in 0..rounds {
+        for (place, subject) in subjects.iter().enumerate() {
+            let mut note = |name, figure| {
+                figures.entry((place, name)).or_default().push(figure);
+            };
+            if asked.wants("throughput") {
+                let (rate, cost) = measure::throughput(subject, &size).await;
+                note("MB/s", rate);
+                note("CPU s/GB", cost);
+            }
+            if asked.wants("rtt") {
+                let (p50, p99) = measure::rtt(subject, &size).await;
+                note("RTT p50 us", p50);
+                note("RTT p99 us", p99);
+            }
+            if asked.wants("connections") {
+                note("connections/s", measure::connections(subject, &size).await);
+            }
+        }
+    }
+    print(&subjects, &figures, rounds);
+    if asked.wants("memory") {
+        // Both ends of each connection are in this process, and both in the proxy.
+        let fit = usize::try_from(files.saturating_sub(500) / 2).unwrap_or(usize::MAX);
+        let idle = asked
+            .number("idle", if quick { 500 } else { 10_000 })
+            .min(fit);
+        println!("resident memory of the proxy for {idle} idle connections");
+        for subject in subjects.iter().filter(|subject| subject.is_proxy()) {
+            let (before, with) = measure::memory(subject, idle).await;
+            let each = (with - before) * 1e6 / idle as f64;
+            println!(
+                "  {:<22} {before:>8.1} MB idle {with:>8.1} MB with them {each:>8.0} B each",
+                subject.name
+            );
+        }
+    }
+}
+
+fn print(subjects: &[Subject], figures: &BTreeMap<(usize, &'static str), Figures>, rounds: usize) {
+    println!("medians of {rounds} rounds in turn");
+    let mut names: Vec<&'static str> = figures.keys().map(|(_, name)| *name).collect();
+    names.sort_unstable();
+    names.dedup();
+    for name in names {
+        println!("{name}");
+        let median = |place: usize| figures.get(&(place, name)).map(Figures::median);
+        let direct = median(0);
+        for (place, subject) in subjects.iter().enumerate() {
+            let Some(figure) = median(place) else {
+                continue;
+            };
+            let added = match direct {
+                Some(direct) if name.starts_with("RTT") && place > 0 => {
+                    format!("  added {:.1}", figure - direct)
+                }
+                _ => String::new(),
+            };
+            println!("  {:<22} {figure:>10.3}{added}", subject.name);
+        }
+    }
+}

@@ -1,0 +1,494 @@
+//! Faults of single HTTP requests on one connection: where requests and answers enter, before the chains.
+//!
+//! A request is decided when its head is complete, in order of the toxics, and what was decided is done to
+//! its end even if the toxic goes meanwhile: a request half of which was swallowed cannot be let go. Only
+//! waiting ends with the toxic. Requests that are not meant, and all bytes that are not HTTP, pass as they
+//! are. Answers made here wait for their turn, so pipelined requests are answered in order.
+//!
+//! What an `http` toxic is: `toxics/http.rs`. Who tells messages apart: `requests/connection.rs`.
+
+mod answer;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use self::answer::{Answer, has_no_body, with_body};
+use super::chain::Chain;
+use super::connection::Identity;
+use super::draws::Draws;
+use super::set::{ToxicSet, ToxicSpec};
+use crate::toxiproxy::clock::Nanos;
+use crate::toxiproxy::requests::{ConnectionLog, Head};
+use crate::toxiproxy::toxics::{
+    Effect, Ending, Inbox, Item, Part, Piece, Role, Rule, SMALL_ROOM, Tally,
+};
+use crate::toxiproxy::wire::Stream;
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct Gate {
+    rules: Vec<(Arc<ToxicSpec>, Rule)>,
+    /// By id of the toxic.
+    tallies: BTreeMap<u64, Tally>,
+    incoming: Incoming,
+    /// Requests that wait, and whatever came behind them.
+    waiting: VecDeque<(Wait, Item)>,
+    /// What `waiting` weighs, as an inbox would count it.
+    weight: usize,
+    /// Answers made here, in order of their requests.
+    owed: VecDeque<Owed>,
+    /// What becomes of answers that are yet to come.
+    fates: BTreeMap<u64, Fate>,
+    /// Pieces of an answer whose head is not complete.
+    unread: Vec<Piece>,
+    /// The last request whose answer has entered the chain in full.
+    answered: u64,
+    /// The request with which the connection is going to end: none behind it is let in.
+    last: Option<u64>,
+    /// Nothing passes any more: the end of the connection is on its way.
+    over: bool,
+}
+
+/// The request that is being read.
+#[derive(Default)]
+struct Incoming {
+    number: u64,
+    state: Reading,
+}
+
+#[derive(Default)]
+enum Reading {
+    /// It passes, or waits and then passes.
+    #[default]
+    Passing,
+    /// Its head is not complete.
+    Undecided(Vec<Piece>),
+    /// It is swallowed by this toxic; the answer is owed when it is complete.
+    Swallowed(Option<Owed>, u64),
+}
+
+/// Until when something waits, and for which toxic.
+#[derive(Clone, Copy, Default)]
+struct Wait {
+    due: Nanos,
+    toxic: u64,
+}
+
+/// What the caller gets in the place of an answer of the upstream.
+struct Owed {
+    request: u64,
+    wait: Wait,
+    what: Due,
+}
+
+enum Due {
+    Answer(Answer),
+    Reset(u64),
+}
+
+/// What becomes of an answer, and by which toxic.
+enum Fate {
+    Drop(u64),
+    Replace(u64, Bytes),
+    /// The head decided: the rest is swallowed, and whether a reset follows.
+    Swallow(u64, bool),
+}
+
+/// What the gate needs from its connection.
+pub(crate) struct Surroundings<'a> {
+    pub(crate) log: &'a ConnectionLog,
+    pub(crate) identity: &'a Identity,
+    pub(crate) now: Nanos,
+}
+
+impl Gate {
+    /// Goes over to another set. Whatever waits for a toxic that is gone goes on at once.
+    pub(crate) fn adopt(&mut self, set: &ToxicSet) {
+        let rule = |spec: &Arc<ToxicSpec>| (Arc::clone(spec), Rule::new(&spec.attributes));
+        self.rules = set.of_role(Role::Requests).map(rule).collect();
+        let stays = |wait: &Wait| self.rules.iter().any(|(spec, _)| spec.id == wait.toxic);
+        let waits = self.waiting.iter_mut().map(|(wait, _)| wait);
+        for wait in waits.chain(self.owed.iter_mut().map(|owed| &mut owed.wait)) {
+            if !stays(wait) {
+                wait.due = 0;
+            }
+        }
+    }
+
+    /// Whether it must be told where heads end.
+    pub(crate) fn wants_heads(&self) -> bool {
+        !self.rules.is_empty()
+            || !self.fates.is_empty()
+            || !matches!(self.incoming.state, Reading::Passing)
+    }
+
+    /// Whether more may be read from a source.
+    pub(crate) fn has_room(&self, stream: Stream) -> bool {
+        stream == Stream::Downstream || self.weight < SMALL_ROOM
+    }
+
+    /// Lets a piece in, or not.
+    pub(crate) fn enter(
+        &mut self,
+        stream: Stream,
+        piece: Piece,
+        head: Option<&Head>,
+        chain: &mut Chain,
+        around: &Surroundings<'_>,
+    ) {
+        match stream {
+            _ if self.over => {}
+            Stream::Upstream if self.last.is_some_and(|last| last != piece.request) => {}
+            Stream::Upstream => self.request(piece, head, chain, around),
+            Stream::Downstream => self.reply(piece, head, chain, around),
+        }
+    }
+
+    /// Lets the end of a source in.
+    pub(crate) fn end(&mut self, stream: Stream, ending: Ending, chain: &mut Chain) {
+        match stream {
+            Stream::Upstream => {
+                if let Reading::Undecided(pieces) = std::mem::take(&mut self.incoming.state) {
+                    self.pass_all(pieces, chain);
+                }
+                self.pass(Item::End(ending), chain);
+            }
+            Stream::Downstream => {
+                let dropping = self.fates.values().find_map(|fate| match fate {
+                    Fate::Drop(toxic) | Fate::Swallow(toxic, true) => Some(*toxic),
+                    _ => None,
+                });
+                self.unread
+                    .drain(..)
+                    .for_each(|piece| chain.accept(Item::Data(piece)));
+                match dropping.filter(|_| !self.over) {
+                    Some(toxic) => self.reset(toxic, chain),
+                    None => chain.accept(Item::End(ending)),
+                }
+            }
+        }
+    }
+
+    /// Moves what has waited long enough into the chain of a direction, and says when to come again.
+    pub(crate) fn advance(
+        &mut self,
+        stream: Stream,
+        chain: &mut Chain,
+        around: &Surroundings<'_>,
+    ) -> Option<Nanos> {
+        if stream == Stream::Downstream {
+            return self.pay(chain, around);
+        }
+        while let Some((wait, _)) = self.waiting.front() {
+            if wait.due > around.now {
+                return Some(wait.due);
+            }
+            let (_, item) = self.waiting.pop_front()?;
+            self.weight -= Inbox::weigh(&item);
+            chain.accept(item);
+        }
+        None
+    }
+
+    fn request(
+        &mut self,
+        piece: Piece,
+        head: Option<&Head>,
+        chain: &mut Chain,
+        around: &Surroundings<'_>,
+    ) {
+        if piece.request != self.incoming.number {
+            let before = std::mem::replace(
+                &mut self.incoming,
+                Incoming {
+                    number: piece.request,
+                    state: Reading::Passing,
+                },
+            );
+            if let Reading::Undecided(pieces) = before.state {
+                self.pass_all(pieces, chain);
+            }
+            if !self.rules.is_empty() && piece.part != Part::Opaque {
+                self.incoming.state = Reading::Undecided(Vec::new());
+            }
+        }
+        match std::mem::take(&mut self.incoming.state) {
+            Reading::Passing => self.pass(Item::Data(piece), chain),
+            Reading::Swallowed(owed, toxic) => self.swallow(piece, owed, toxic),
+            Reading::Undecided(mut pieces) => {
+                pieces.push(piece);
+                match head {
+                    Some(head) => self.decide(pieces, head, chain, around),
+                    None => self.incoming.state = Reading::Undecided(pieces),
+                }
+            }
+        }
+    }
+
+    /// The head is complete: what becomes of the request, whose pieces so far are these.
+    fn decide(
+        &mut self,
+        pieces: Vec<Piece>,
+        head: &Head,
+        chain: &mut Chain,
+        around: &Surroundings<'_>,
+    ) {
+        let number = self.incoming.number;
+        let mut wait = Wait::default();
+        let mut effect = Effect::Pass;
+        for (spec, rule) in &self.rules {
+            if !hits(spec, rule, head, number, around.identity) {
+                continue;
+            }
+            let tally = self.tallies.entry(spec.id).or_insert_with(|| {
+                let tally = Tally::new(Arc::clone(&spec.counters));
+                tally.connection();
+                tally
+            });
+            tally.acts_on(number);
+            let due = wait.due.max(around.now).saturating_add(rule.delay);
+            wait = Wait {
+                due,
+                toxic: spec.id,
+            };
+            effect = rule.effect.clone();
+            if effect != Effect::Pass {
+                break;
+            }
+        }
+        let due = match effect {
+            Effect::Pass => return self.delay(pieces, wait, chain, around),
+            Effect::DropResponse => {
+                self.fates.insert(number, Fate::Drop(wait.toxic));
+                self.last = Some(number);
+                return self.delay(pieces, wait, chain, around);
+            }
+            Effect::Body(body) => {
+                if head.method != "HEAD" {
+                    self.fates.insert(number, Fate::Replace(wait.toxic, body));
+                }
+                return self.delay(pieces, wait, chain, around);
+            }
+            Effect::Abort => Due::Reset(wait.toxic),
+            Effect::Answer { status, body } => {
+                let unsent = head.expects_continue()
+                    && pieces.last().is_none_or(|piece| piece.part != Part::Last);
+                let name = self.toxic_name(wait.toxic);
+                Due::Answer(Answer::new(status, &body, head, !unsent, name))
+            }
+        };
+        around.log.kept(number);
+        // Who waits for a word before it sends the body may never send it.
+        let (at_once, ends) = match &due {
+            Due::Reset(_) => (true, true),
+            Due::Answer(answer) => (answer.closes && head.expects_continue(), answer.closes),
+        };
+        self.last = ends.then_some(number);
+        let mut owed = Some(Owed {
+            request: number,
+            wait,
+            what: due,
+        });
+        if at_once {
+            self.owed.extend(owed.take());
+        }
+        self.incoming.state = Reading::Swallowed(owed, wait.toxic);
+        for piece in pieces {
+            if let Reading::Swallowed(owed, toxic) = std::mem::take(&mut self.incoming.state) {
+                self.swallow(piece, owed, toxic);
+            }
+        }
+    }
+
+    fn toxic_name(&self, id: u64) -> &str {
+        let found = self.rules.iter().find(|(spec, _)| spec.id == id);
+        found.map_or("", |(spec, _)| &spec.name)
+    }
+
+    fn swallow(&mut self, piece: Piece, owed: Option<Owed>, toxic: u64) {
+        let last = piece.part == Part::Last;
+        self.tally(toxic, |tally| tally.dropped(&Item::Data(piece)));
+        if last {
+            self.owed.extend(owed);
+        } else {
+            self.incoming.state = Reading::Swallowed(owed, toxic);
+        }
+    }
+
+    fn tally(&mut self, toxic: u64, count: impl FnOnce(&mut Tally)) {
+        if let Some(tally) = self.tallies.get_mut(&toxic) {
+            count(tally);
+        }
+    }
+
+    fn delay(
+        &mut self,
+        pieces: Vec<Piece>,
+        wait: Wait,
+        chain: &mut Chain,
+        around: &Surroundings<'_>,
+    ) {
+        for mut piece in pieces {
+            if wait.due > around.now {
+                // The other toxics count from when it enters the chain.
+                piece.at = wait.due;
+                let item = Item::Data(piece);
+                self.tally(wait.toxic, |tally| tally.delayed(&item));
+                self.hold(wait, item);
+            } else {
+                self.pass(Item::Data(piece), chain);
+            }
+        }
+    }
+
+    fn pass_all(&mut self, pieces: Vec<Piece>, chain: &mut Chain) {
+        for piece in pieces {
+            self.pass(Item::Data(piece), chain);
+        }
+    }
+
+    /// Lets an item of the requests pass, behind what waits.
+    fn pass(&mut self, item: Item, chain: &mut Chain) {
+        if self.waiting.is_empty() {
+            chain.accept(item);
+        } else {
+            self.hold(Wait::default(), item);
+        }
+    }
+
+    fn hold(&mut self, wait: Wait, item: Item) {
+        self.weight += Inbox::weigh(&item);
+        self.waiting.push_back((wait, item));
+    }
+
+    fn reply(
+        &mut self,
+        piece: Piece,
+        head: Option<&Head>,
+        chain: &mut Chain,
+        around: &Surroundings<'_>,
+    ) {
+        let (number, part) = (piece.request, piece.part);
+        if part == Part::Opaque && !self.owed.is_empty() {
+            // Whose answer this is cannot be told, so what is owed has no place any more.
+            let toxic = self.owed.front().map_or(0, |owed| owed.wait.toxic);
+            return self.reset(toxic, chain);
+        }
+        match self.fates.get(&number) {
+            None => chain.accept(Item::Data(piece)),
+            Some(Fate::Swallow(toxic, _)) => {
+                let toxic = *toxic;
+                self.tally(toxic, |tally| tally.dropped(&Item::Data(piece)));
+            }
+            Some(_) => {
+                self.unread.push(piece);
+                if let Some(head) = head {
+                    self.decide_reply(number, part, head, chain);
+                }
+            }
+        }
+        if part == Part::Last && number > 0 {
+            if let Some(Fate::Swallow(toxic, true)) = self.fates.remove(&number) {
+                return self.reset(toxic, chain);
+            }
+            self.answered = self.answered.max(number);
+            self.pay(chain, around);
+        }
+    }
+
+    /// The head of an answer with a fate is complete.
+    fn decide_reply(&mut self, number: u64, part: Part, head: &Head, chain: &mut Chain) {
+        let pieces = std::mem::take(&mut self.unread);
+        let fate = match part {
+            Part::Interim => None,
+            _ => self.fates.remove(&number),
+        };
+        let replaced = match fate {
+            Some(Fate::Drop(toxic)) => {
+                for piece in pieces {
+                    self.tally(toxic, |tally| tally.dropped(&Item::Data(piece)));
+                }
+                self.fates.insert(number, Fate::Swallow(toxic, true));
+                return;
+            }
+            Some(Fate::Replace(toxic, body)) if !has_no_body(head.status) => {
+                Some((toxic, with_body(head, &body)))
+            }
+            _ => None,
+        };
+        match (replaced, pieces.last().cloned()) {
+            (Some((toxic, data)), Some(last)) => {
+                self.tally(toxic, |tally| tally.changed(&last));
+                let part = Part::Last;
+                chain.accept(Item::Data(Piece { data, part, ..last }));
+                self.fates.insert(number, Fate::Swallow(toxic, false));
+            }
+            _ => pieces
+                .into_iter()
+                .for_each(|piece| chain.accept(Item::Data(piece))),
+        }
+    }
+
+    /// Puts the answers that are owed into the chain as far as it is their turn; when to come again.
+    fn pay(&mut self, chain: &mut Chain, around: &Surroundings<'_>) -> Option<Nanos> {
+        while let Some(owed) = self.owed.front() {
+            if self.over || owed.request != self.answered + 1 {
+                return None;
+            }
+            if owed.wait.due > around.now {
+                return Some(owed.wait.due);
+            }
+            let owed = self.owed.pop_front()?;
+            match owed.what {
+                Due::Reset(toxic) => self.reset(toxic, chain),
+                Due::Answer(answer) => {
+                    around
+                        .log
+                        .answered_here(owed.request, answer.status, around.now);
+                    chain.accept(Item::Data(Piece {
+                        data: answer.bytes,
+                        at: around.now,
+                        request: owed.request,
+                        part: Part::Last,
+                    }));
+                    self.answered = owed.request;
+                    if answer.closes {
+                        chain.accept(Item::End(Ending::Finished));
+                        self.close();
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Nothing more is answered, so nothing that waits needs to be asked.
+    fn close(&mut self) {
+        self.over = true;
+        self.waiting
+            .retain(|(_, item)| matches!(item, Item::End(_)));
+        self.weight = 0;
+        for (wait, item) in &mut self.waiting {
+            self.weight += Inbox::weigh(item);
+            wait.due = 0;
+        }
+    }
+
+    /// Resets the connection, behind the answers that are on their way.
+    fn reset(&mut self, toxic: u64, chain: &mut Chain) {
+        self.tally(toxic, |tally| tally.reset());
+        chain.accept(Item::End(Ending::Reset));
+        self.over = true;
+    }
+}
+
+/// Whether a toxic acts on a request: the connection by its toxicity, the request by its rule.
+fn hits(spec: &ToxicSpec, rule: &Rule, head: &Head, request: u64, identity: &Identity) -> bool {
+    let draws = |name: &str| Draws::new(identity.seed, &identity.proxy, identity.number, name);
+    draws(&spec.name).hits(spec.toxicity)
+        && rule.acts_on(head, &spec.shared, || {
+            draws(&format!("{}\0{request}", spec.name)).unit()
+        })
+}
