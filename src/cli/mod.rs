@@ -137,9 +137,11 @@ impl Failure {
         }
     }
 
-    /// A subcommand that this version does not have yet.
-    fn not_supported(command: &str) -> Failure {
-        Failure::usage(anyhow::anyhow!("`chaos {command}` is not supported yet"))
+    /// A subcommand that this version does not have yet, and what to do meanwhile.
+    fn not_supported(command: &str, meanwhile: &str) -> Failure {
+        Failure::usage(anyhow::anyhow!(
+            "`chaos {command}` is not supported yet\n  help: {meanwhile}"
+        ))
     }
 }
 

@@ -47,7 +47,7 @@ pub(super) struct Args {
     )]
     pub progress: options::Progress,
 
-    /// Say more: processes too; twice for the harness's own log
+    /// Say more: every link and process; twice for the harness's own log
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
 
