@@ -133,6 +133,25 @@ fn every_fault_on_a_link_is_applied_confirmed_bites_and_is_lifted() {
 }
 
 #[test]
+fn declared_probe_is_asked_after_the_fault_and_its_answer_is_kept() {
+    let probe = "to: callee.http\n    probe: { get: /health/ready }\n";
+    let scenario = "
+load: { journeys: { call: 1 }, arrivals: 50/s, timeout: 1s }
+phases: { warm-up: 500ms, baseline: 1s, recovery: 1s }
+faults: { slow: { at: 0s, for: 1s, link: caller -> callee, inject: { latency: 100ms } } }
+expect: { judged: { errors: { operation: call, during: slow, at-most: 10% } } }
+";
+    let done = Scene::new(&PAIR.replace("to: callee.http\n", probe), scenario).run();
+    done.ends(0, &["PASS          judged"]);
+    let events = fs::read_to_string(done.folder().join("events.jsonl")).expect("events");
+    let probed = events.lines().find(|line| line.contains("\"link-probed\""));
+    let probed: Value = serde_json::from_str(probed.expect("it was asked")).expect("an event");
+    assert_eq!(probed["event"]["link"], "caller -> callee", "{probed}");
+    assert_eq!(probed["event"]["detail"], "status 200", "{probed}");
+    assert!(probed["event"]["took-ms"].is_u64(), "{probed}");
+}
+
+#[test]
 fn every_fault_on_a_service_is_applied_confirmed_and_lifted() {
     let injected = ["kill", "stop", "pause", "restart"];
     let done = Scene::new(PAIR, &chain(&injected, "service: callee,")).run();
