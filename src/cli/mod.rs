@@ -97,6 +97,11 @@ enum Command {
     /// Write schemas, shell completions or man pages
     Generate(generate::Args),
     /// A standalone Toxiproxy-compatible server
+    ///
+    /// Creates TCP proxies over an HTTP API and makes them slow, lossy or dead. It speaks the API of Toxiproxy
+    /// 2.12, so every client library of Toxiproxy works with it, and takes its flags and its configuration
+    /// file. Unlike the original it repeats its random draws by seed, and no caller, peer or value can
+    /// hang or end it. Every difference: docs/toxiproxy.md.
     Proxy(proxy::Args),
     /// One service of the bundled sample system
     Sample(sample::Args),

@@ -15,11 +15,7 @@ use super::{Failure, Result};
 /// The variable that holds the token of the API.
 const TOKEN: &str = "CHAOS_PROXY_TOKEN";
 
-/// A Toxiproxy server: create TCP proxies over an HTTP API and make them slow, lossy or dead.
-///
-/// Speaks the API of Toxiproxy 2.12 on its port, so every client library of Toxiproxy works
-/// with it, and takes its flags and its configuration file. Unlike the original it
-/// repeats its random draws by seed, and no caller, peer or value can hang or end it.
+/// Flags of `chaos proxy`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP, args_override_self = true)]
 pub(super) struct Args {

@@ -58,7 +58,7 @@ fn unsettled_lines(verdicts: &Verdicts, style: Style, width: usize) -> Vec<Strin
     let open = verdicts.verdicts.iter();
     let open = open.filter(|verdict| verdict.status == Status::Inconclusive);
     let names: Vec<String> = open
-        .map(|verdict| clean(verdict.property.as_str()).into())
+        .map(|verdict| clean(verdict.property.as_str()))
         .collect();
     let (word, tone) = word(Status::Inconclusive);
     let wrapped = wrap(&names.join(", "), width.saturating_sub(STATUS));

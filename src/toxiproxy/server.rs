@@ -77,9 +77,6 @@ pub enum ServerError {
     /// The announcement could not be written.
     #[error("cannot announce the address")]
     Announce(#[source] io::Error),
-    /// The API could not be served any more.
-    #[error("cannot serve the API")]
-    Serve(#[source] io::Error),
 }
 
 #[derive(Serialize)]
@@ -88,10 +85,10 @@ struct Announcement {
     version: &'static str,
 }
 
-/// Runs a server until it fails, or until standard input ends if that is asked for.
+/// Runs a server until it is killed, or until standard input ends if that is asked for.
 ///
 /// # Errors
-/// When the API cannot be bound, announced or served.
+/// When the API cannot be bound or announced.
 pub async fn serve(mut options: ServerOptions) -> Result<(), ServerError> {
     let announce = options.announce.take();
     let end_at_eof = options.end_at_eof;
@@ -100,10 +97,11 @@ pub async fn serve(mut options: ServerOptions) -> Result<(), ServerError> {
         server.announce(writer).map_err(ServerError::Announce)?;
     }
     if end_at_eof {
-        server.run_until(end_of_input()).await
+        server.run_until(end_of_input()).await;
     } else {
-        server.run_until(std::future::pending()).await
+        server.run_until(std::future::pending()).await;
     }
+    Ok(())
 }
 
 /// A server whose API is bound and not yet answering.
@@ -168,20 +166,12 @@ impl Server {
     }
 
     /// Answers until `end`, then closes every proxy and connection.
-    ///
-    /// # Errors
-    /// When the API cannot be served any more.
-    pub async fn run_until(
-        self,
-        end: impl Future<Output = ()> + Send + 'static,
-    ) -> Result<(), ServerError> {
-        let router = self.api.router();
-        let served = tokio::select! {
-            served = async { axum::serve(self.listener, router).await } => served,
-            () = end => Ok(()),
-        };
+    pub async fn run_until(self, end: impl Future<Output = ()> + Send + 'static) {
+        tokio::select! {
+            never = self.api.serve(self.listener) => match never {},
+            () = end => {}
+        }
         self.engine.stop();
-        served.map_err(ServerError::Serve)
     }
 }
 

@@ -5,20 +5,22 @@
 
 mod calls;
 mod decode;
+mod http;
 mod leases;
 mod metrics;
 mod process;
 mod route;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
+use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 pub(crate) use decode::proxies as decode_proxies;
@@ -66,9 +68,9 @@ impl Api {
         }
     }
 
-    /// As a service.
-    pub(crate) fn router(self) -> Router {
-        Router::new().fallback(answer).with_state(self)
+    /// Answers on this listener until it is dropped.
+    pub(crate) async fn serve(self, listener: TcpListener) -> Infallible {
+        http::serve(self, listener).await
     }
 
     /// Twenty characters that no other call of this server has.
@@ -124,7 +126,7 @@ async fn read(body: Body) -> Result<Bytes, Refusal> {
     }
 }
 
-async fn answer(State(api): State<Api>, request: Request) -> Response {
+async fn answer(api: Api, request: Request) -> Response {
     let route = match find(request.method(), request.uri()) {
         Found::Route(route) => route,
         Found::Elsewhere(place) => return moved(&place),
@@ -199,8 +201,32 @@ fn timed_out() -> Response {
         "<html><head><title>Timeout</title></head><body><h1>Timeout</h1></body></html>";
     let mut response = Response::new(Body::from(PAGE));
     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    let kind = HeaderValue::from_static("text/html; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html"));
-    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_calls_are_unique() {
+        let api = Api::new(Arc::new(Engine::new(0)), Offered::default(), None);
+        let (one, two) = (api.request_id(), api.request_id());
+        assert_ne!(one, two);
+        assert_eq!((one.len(), two.len()), (20, 20));
+    }
+
+    #[tokio::test]
+    async fn call_that_takes_too_long_gets_the_page_of_the_original() {
+        let response = timed_out();
+        assert_eq!(response.status(), 503);
+        assert_eq!(
+            response.headers()[header::CONTENT_TYPE],
+            "text/html; charset=utf-8"
+        );
+        let page = to_bytes(response.into_body(), 1024).await.unwrap();
+        assert!(page.starts_with(b"<html><head><title>Timeout</title>"));
+    }
 }

@@ -42,13 +42,13 @@ pub enum ClientError {
         /// Which attribute, and why.
         reason: &'static str,
     },
-    /// Nothing was sent: only our own server has toxics of this type.
-    #[error("toxic `{toxic}` is of type `{kind}`, which this proxy server does not have")]
+    /// Nothing was sent: only our own server has toxics of this type, or this attribute.
+    #[error("toxic `{toxic}` needs `{what}`, which this proxy server does not have")]
     NeedsExtension {
         /// Name of the toxic.
         toxic: String,
-        /// Its type.
-        kind: String,
+        /// Its type, or one of its attributes.
+        what: String,
     },
     /// Every call succeeded, and yet the server is not as it was told to be.
     #[error("the proxy server did as it was told, and proxy `{proxy}` is not so: {what}")]

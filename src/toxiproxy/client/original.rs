@@ -6,24 +6,24 @@ use serde_json::{Map, Value};
 use super::ClientError;
 use crate::toxiproxy::wire::Toxic;
 
-/// The types of toxics of Toxiproxy 2.12.
-const KINDS: [&str; 8] = [
-    "bandwidth",
-    "latency",
-    "limit_data",
-    "noop",
-    "reset_peer",
-    "slicer",
-    "slow_close",
-    "timeout",
+/// The types of toxics of Toxiproxy 2.12, and their attributes.
+const KINDS: [(&str, &[&str]); 8] = [
+    ("bandwidth", &["rate"]),
+    ("latency", &["latency", "jitter"]),
+    ("limit_data", &["bytes"]),
+    ("noop", &[]),
+    ("reset_peer", &["timeout"]),
+    ("slicer", &["average_size", "size_variation", "delay"]),
+    ("slow_close", &["delay"]),
+    ("timeout", &["timeout"]),
 ];
 
-/// Checks that a real server has this type of toxic and survives it.
+/// Checks that a real server has all that a toxic needs, and survives it.
 pub(super) fn check(toxic: &Toxic) -> Result<(), ClientError> {
-    if !KINDS.contains(&toxic.kind.as_str()) {
+    if let Some(what) = extension(toxic) {
         return Err(ClientError::NeedsExtension {
             toxic: toxic.name.clone(),
-            kind: toxic.kind.clone(),
+            what: what.to_owned(),
         });
     }
     match deadly(toxic) {
@@ -33,6 +33,16 @@ pub(super) fn check(toxic: &Toxic) -> Result<(), ClientError> {
             reason,
         }),
     }
+}
+
+/// The type or attribute that a real server does not have. It would skip an attribute without a word.
+fn extension(toxic: &Toxic) -> Option<&str> {
+    let Some((_, known)) = KINDS.iter().find(|(kind, _)| *kind == toxic.kind) else {
+        return Some(&toxic.kind);
+    };
+    let is_known = |name: &&String| known.iter().any(|known| known.eq_ignore_ascii_case(name));
+    let unknown = toxic.attributes.keys().find(|name| !is_known(name));
+    unknown.map(String::as_str)
 }
 
 /// Why a toxic ends the process of a real server, if it does.
@@ -181,12 +191,17 @@ mod tests {
     }
 
     #[test]
-    fn what_a_real_server_does_not_have_is_refused_by_its_type() {
-        let refused = check(&toxic("stall")).unwrap_err();
-        assert_eq!(
-            refused.to_string(),
-            "toxic `t` is of type `stall`, which this proxy server does not have"
-        );
+    fn what_a_real_server_does_not_have_is_refused_by_its_name() {
+        for (toxic, what) in [
+            (toxic("stall"), "stall"),
+            (toxic("bandwidth").with("shared", true), "shared"),
+        ] {
+            assert_eq!(
+                check(&toxic).unwrap_err().to_string(),
+                format!("toxic `t` needs `{what}`, which this proxy server does not have")
+            );
+        }
+        check(&toxic("latency").with("LATENCY", 5)).unwrap();
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Reads listening addresses the way Go does, since clients send what Go accepts and compare what Go
 //! reports.
 
+use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -11,15 +12,20 @@ use tokio::time::timeout;
 /// A name server that is slower than this is as good as none: calls of the API must be answered.
 const LOOKUP_TIMEOUT: Duration = Duration::from_millis(800);
 
-/// The services that people write instead of a number.
-const SERVICES: [(&str, u16); 6] = [
+/// The services that Go knows also where there is no list of them.
+const SERVICES: [(&str, u16); 8] = [
+    ("domain", 53),
+    ("ftp", 21),
+    ("ftps", 990),
+    ("gopher", 70),
     ("http", 80),
     ("https", 443),
-    ("ssh", 22),
-    ("domain", 53),
-    ("smtp", 25),
-    ("ftp", 21),
+    ("imap2", 143),
+    ("telnet", 23),
 ];
+
+/// The list of services: lines of `name port/protocol aliases… # comment`.
+const SERVICES_FILE: &str = "/etc/services";
 
 /// Where to listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,12 +98,25 @@ fn port_number(text: &str) -> Result<u16, String> {
     if let Ok(number) = text.parse::<i64>() {
         return u16::try_from(number).map_err(|_| format!("address {text}: invalid port"));
     }
-    let service = SERVICES
-        .into_iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case(text));
-    service
-        .map(|(_, port)| port)
+    let known = SERVICES.into_iter();
+    let known = known.map(|(name, port)| (name.eq_ignore_ascii_case(text), port));
+    let mut known = known.filter_map(|(is_it, port)| is_it.then_some(port));
+    known
+        .next()
+        .or_else(|| listed_service(text, &fs::read_to_string(SERVICES_FILE).ok()?))
         .ok_or_else(|| format!("lookup tcp/{text}: unknown port"))
+}
+
+fn listed_service(wanted: &str, list: &str) -> Option<u16> {
+    let lines = list.lines().filter_map(|line| line.split('#').next());
+    let mut ports = lines.filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let (name, port) = (words.next()?, words.next()?.strip_suffix("/tcp")?);
+        let mut names = words.chain([name]);
+        let is_it = names.any(|name| name.eq_ignore_ascii_case(wanted));
+        is_it.then(|| port.parse().ok())?
+    });
+    ports.next()
 }
 
 async fn look_up(host: &str, port: u16) -> Result<SocketAddr, String> {
@@ -156,6 +175,15 @@ mod tests {
         ] {
             assert_eq!(shown(text).await, expected, "{text}");
         }
+    }
+
+    #[test]
+    fn services_are_found_by_name_and_by_alias() {
+        let list = "# a list\nmysql\t3306/udp\nmysql 3306/tcp db # d\nbroken\n";
+        for name in ["mysql", "DB"] {
+            assert_eq!(listed_service(name, list), Some(3306));
+        }
+        assert_eq!(listed_service("d", list), None);
     }
 
     #[tokio::test]

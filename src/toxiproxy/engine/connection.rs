@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
+use rustix::net::sockopt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
@@ -30,6 +31,9 @@ use crate::toxiproxy::wire::{RequestEnd, Stream};
 
 /// How long an upstream may take to accept.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A peer that says nothing is asked this often whether it is there.
+const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// How long a caller that will be turned away is listened to, so that its request is logged.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
@@ -157,8 +161,7 @@ pub(crate) async fn run(mut client: TcpStream, upstream: String, live: Arc<Live>
 }
 
 async fn carry(client: &mut TcpStream, upstream: &str, live: &Live) -> Option<Cut> {
-    // Small writes must not wait for each other; a socket that refuses the option still works.
-    let _ = client.set_nodelay(true);
+    tune(client);
     if let Some(toxic) = turned_away(live) {
         let requests = hear_first_request(client, live).await;
         toxic.counters.reset_at_opening(requests);
@@ -182,13 +185,22 @@ async fn carry(client: &mut TcpStream, upstream: &str, live: &Live) -> Option<Cu
         }
         Err(cut) => return Some(cut),
     };
-    let _ = server.set_nodelay(true);
+    tune(&server);
     let cut = pipe(client, &mut server, live).await.err();
     if matches!(cut, Some(Cut::ResetByToxic | Cut::PeerGone(_))) {
         let _ = client.set_zero_linger();
         let _ = server.set_zero_linger();
     }
     cut
+}
+
+/// Small writes must not wait for each other, and a peer that has vanished is found out. A socket that
+/// refuses an option still works.
+fn tune(socket: &TcpStream) {
+    let _ = socket.set_nodelay(true);
+    let _ = sockopt::set_socket_keepalive(socket, true);
+    let _ = sockopt::set_tcp_keepidle(socket, KEEPALIVE);
+    let _ = sockopt::set_tcp_keepintvl(socket, KEEPALIVE);
 }
 
 /// The toxic that keeps this connection from dialling, if one does.

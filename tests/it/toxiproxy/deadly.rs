@@ -1,9 +1,11 @@
 //! What hangs or ends the original, thrown at ours again and again while another link carries traffic.
 
+use std::cell::Cell;
+use std::future::Future;
 use std::time::Duration;
 
-use chaos_harness::toxiproxy::Client;
 use chaos_harness::toxiproxy::wire::{Proxy, ProxyUpdate, Stream, Toxic};
+use chaos_harness::toxiproxy::{Client, ClientError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
@@ -48,7 +50,7 @@ fn bystander(listen: String, mut stop: watch::Receiver<bool>) -> JoinHandle<u64>
 }
 
 /// A listener that accepts nothing more: connects to it wait.
-async fn black_hole() -> (TcpListener, Vec<TcpStream>) {
+pub(super) async fn black_hole() -> (TcpListener, Vec<TcpStream>) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener = socket.listen(1).unwrap();
@@ -62,28 +64,45 @@ async fn black_hole() -> (TcpListener, Vec<TcpStream>) {
     (listener, waiting)
 }
 
+/// Calls of the API, and how long the slowest took.
+struct Calls<'a> {
+    client: &'a Client,
+    slowest: Cell<Duration>,
+}
+
+impl Calls<'_> {
+    async fn made<T>(&self, call: impl Future<Output = Result<T, ClientError>>) -> T {
+        let begun = tokio::time::Instant::now();
+        let answer = call.await.unwrap();
+        self.slowest.set(self.slowest.get().max(begun.elapsed()));
+        answer
+    }
+}
+
 /// Values that end the process.
-async fn deadly_values(client: &Client, listen: &str) {
+async fn deadly_values(calls: &Calls<'_>, listen: &str) {
     for deadly in deadly_toxics() {
-        client.add_toxic("victim", &deadly).await.unwrap();
+        calls.made(calls.client.add_toxic("victim", &deadly)).await;
         let mut caller = TcpStream::connect(listen).await.unwrap();
         caller.write_all(&[7; 4096]).await.unwrap();
-        client.proxies().await.unwrap();
-        client.remove_toxic("victim", &deadly.name).await.unwrap();
+        calls.made(calls.client.proxies()).await;
+        calls
+            .made(calls.client.remove_toxic("victim", &deadly.name))
+            .await;
     }
 }
 
 /// A caller that does not read, while a toxic goes.
-async fn silent_caller(client: &Client, listen: &str) {
+async fn silent_caller(calls: &Calls<'_>, listen: &str) {
     let slow = toxic("latency", Stream::Downstream).with("latency", 1);
-    client.add_toxic("victim", &slow).await.unwrap();
+    calls.made(calls.client.add_toxic("victim", &slow)).await;
     let mut caller = TcpStream::connect(listen).await.unwrap();
     let flood = async {
         let block = vec![0; 1 << 20];
         while caller.write_all(&block).await.is_ok() {}
     };
     let received = async || {
-        let stats = client.stats().await.unwrap();
+        let stats = calls.made(calls.client.stats()).await;
         stats.proxies["victim"].bytes.downstream_received
     };
     let before = received().await;
@@ -94,8 +113,10 @@ async fn silent_caller(client: &Client, listen: &str) {
             }
         })
         .await;
-        client.remove_toxic("victim", &slow.name).await.unwrap();
-        client.proxies().await.unwrap();
+        calls
+            .made(calls.client.remove_toxic("victim", &slow.name))
+            .await;
+        calls.made(calls.client.proxies()).await;
     };
     tokio::select! {
         () = flood => {}
@@ -104,18 +125,20 @@ async fn silent_caller(client: &Client, listen: &str) {
 }
 
 /// A reset that is an hour away, called off.
-async fn late_reset(client: &Client, listen: &str) {
+async fn late_reset(calls: &Calls<'_>, listen: &str) {
     let late = toxic("reset_peer", Stream::Downstream).with("timeout", NEVER_MS);
-    client.add_toxic("victim", &late).await.unwrap();
+    calls.made(calls.client.add_toxic("victim", &late)).await;
     let mut caller = TcpStream::connect(listen).await.unwrap();
     caller.write_all(b"x").await.unwrap();
-    client.remove_toxic("victim", &late.name).await.unwrap();
+    calls
+        .made(calls.client.remove_toxic("victim", &late.name))
+        .await;
 }
 
 /// An upstream that does not answer connects, while the proxy is switched off and deleted.
-async fn black_holed(client: &Client, upstream: String) {
+async fn black_holed(calls: &Calls<'_>, upstream: String) {
     let proxy = Proxy::new("hole", "127.0.0.1:0", upstream);
-    let listen = client.create(&proxy).await.unwrap().listen;
+    let listen = calls.made(calls.client.create(&proxy)).await.listen;
     let _callers = (
         TcpStream::connect(&listen).await.unwrap(),
         TcpStream::connect(&listen).await.unwrap(),
@@ -124,8 +147,8 @@ async fn black_holed(client: &Client, upstream: String) {
         enabled: Some(false),
         ..ProxyUpdate::default()
     };
-    client.update("hole", &off).await.unwrap();
-    client.delete("hole").await.unwrap();
+    calls.made(calls.client.update("hole", &off)).await;
+    calls.made(calls.client.delete("hole")).await;
 }
 
 #[tokio::test]
@@ -141,12 +164,18 @@ async fn what_hangs_or_ends_the_original_costs_no_call_and_no_byte_elsewhere() {
     let (stop, stopped) = watch::channel(false);
     let bystander = bystander(other, stopped);
     let (hole, _waiting) = black_hole().await;
+    let calls = Calls {
+        client,
+        slowest: Cell::default(),
+    };
     for _ in 0..ROUNDS {
-        deadly_values(client, &victim).await;
-        silent_caller(client, &victim).await;
-        late_reset(client, &victim).await;
-        black_holed(client, address(&hole).to_string()).await;
+        deadly_values(&calls, &victim).await;
+        silent_caller(&calls, &victim).await;
+        late_reset(&calls, &victim).await;
+        black_holed(&calls, address(&hole).to_string()).await;
     }
+    // The client waits for no call longer than two seconds; this is for whoever wants to know.
+    eprintln!("slowest call: {:?}", calls.slowest.get());
     stop.send(true).unwrap();
     assert!(bystander.await.expect("no byte lost") > 0);
     assert_eq!(client.proxies().await.unwrap().len(), 2);

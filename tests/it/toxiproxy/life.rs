@@ -205,7 +205,7 @@ async fn ended_server_leaves_no_port_and_no_connection() {
     let mut caller = TcpStream::connect(&listen).await.unwrap();
     let _callee = within("the dial", upstream.accept()).await.unwrap();
     end.send(()).unwrap();
-    within("the server to end", task).await.unwrap().unwrap();
+    within("the server to end", task).await.unwrap();
     assert_eq!(
         connect_error(&listen).await,
         Some(ErrorKind::ConnectionRefused)

@@ -58,7 +58,8 @@ fn harmless_set(rng: &mut ChaCha8Rng) -> Vec<Toxic> {
                     .with("shared", rng.random_bool(0.5)),
                 "slicer" => toxic.with("average_size", rng.random_range(100..9000)),
                 "loss" => toxic.with("share", 0.1).with("timeout", 5),
-                _ => toxic.with("delay", 5),
+                "slow_close" | "slow_open" => toxic.with("delay", 5),
+                _ => toxic,
             });
         }
     }

@@ -6,6 +6,7 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
+use super::super::deadly::black_hole;
 use super::super::{address, echo, read_end, read_exact, within};
 use super::{Kind, Request, Server, on_each};
 
@@ -381,15 +382,98 @@ async fn caller_that_never_reads_hangs_the_original_and_not_ours() {
         });
         // Nothing is read any more when a write takes longer than this.
         wait_until_full(&link).await;
-        let request = Request::new("DELETE", "/proxies/a/toxics/t", "");
-        let patience = std::time::Duration::from_secs(2);
-        let answered = tokio::time::timeout(patience, server.call(&request)).await;
         let answers = server.differs("never-hangs", false, true);
-        assert_eq!(answered.is_ok(), answers, "{:?}", server.kind);
+        assert_eq!(
+            answers_in_time(&server, "/proxies/a/toxics/t").await,
+            answers
+        );
         flood.abort();
         drop(caller);
     })
     .await;
+}
+
+/// Whether a DELETE is answered while its caller has patience.
+async fn answers_in_time(server: &Server, path: &str) -> bool {
+    let request = Request::new("DELETE", path, "");
+    let patience = std::time::Duration::from_secs(2);
+    let answered = tokio::time::timeout(patience, server.call(&request)).await;
+    answered.is_ok()
+}
+
+#[tokio::test]
+async fn reset_that_is_far_away_is_called_off_by_ours_and_waited_for_by_the_original() {
+    on_each(async |server| {
+        let link = Link::new(&server).await;
+        link.add("reset_peer", json!({ "timeout": 3_600_000 }))
+            .await;
+        let (_caller, mut callee) = link.dial().await;
+        callee.write_all(b"x").await.unwrap();
+        wait_until_read(&link, &callee).await;
+        let answers = server.differs("long-reset", false, true);
+        assert_eq!(
+            answers_in_time(&server, "/proxies/a/toxics/t").await,
+            answers
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn upstream_that_does_not_answer_stalls_deleting_the_original_and_not_ours() {
+    let (hole, _waiting) = black_hole().await;
+    on_each(async |server| {
+        let upstream = address(&hole).to_string();
+        let listen = server.proxy("a", "127.0.0.1:0", &upstream).await;
+        let _caller = TcpStream::connect(&listen).await.unwrap();
+        within("the dial", async {
+            while !is_dialling(address(&hole).port()) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        let answers = server.differs("dialling", false, true);
+        assert_eq!(answers_in_time(&server, "/proxies/a").await, answers);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn peers_are_asked_whether_they_are_there() {
+    on_each(async |server| {
+        let link = Link::new(&server).await;
+        let (caller, callee) = link.connect().await;
+        for peer in [caller.peer_addr(), callee.peer_addr()] {
+            let port = peer.unwrap().port();
+            within("an idle connection with its timer", async {
+                while !sockets().any(|socket| socket.local == port && socket.keeps_alive()) {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await;
+        }
+    })
+    .await;
+}
+
+/// Waits until a byte of the callee was acknowledged and is no longer in any queue.
+async fn wait_until_read(link: &Link<'_>, callee: &TcpStream) {
+    let proxied = callee.peer_addr().unwrap().port();
+    let upstream = address(&link.upstream).port();
+    within("the byte to be read", async {
+        while sockets().any(|socket| {
+            (socket.local == proxied && socket.received > 0)
+                || (socket.local == upstream && socket.queued > 0)
+        }) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// Whether somebody waits for a connection to this port.
+fn is_dialling(port: u16) -> bool {
+    sockets().any(|socket| socket.remote == port && socket.state == "02")
 }
 
 /// Waits until what is queued for the caller has ceased to grow.
@@ -409,15 +493,43 @@ async fn wait_until_full(link: &Link<'_>) {
     .await;
 }
 
-/// Bytes written to callers of this port that wait to be read or acknowledged, as the kernel counts.
+/// Bytes written to callers of this port that wait to be read or acknowledged.
 fn queued_from(port: u16) -> u64 {
+    let sockets = sockets().filter(|socket| socket.local == port);
+    sockets.map(|socket| socket.queued).sum()
+}
+
+/// A socket as the kernel shows it.
+struct Socket {
+    local: u16,
+    remote: u16,
+    state: String,
+    queued: u64,
+    received: u64,
+    timer: String,
+}
+
+impl Socket {
+    fn keeps_alive(&self) -> bool {
+        self.state == "01" && self.timer == "02"
+    }
+}
+
+/// All sockets of IPv4: proc(5), `/proc/net/tcp`.
+fn sockets() -> impl Iterator<Item = Socket> {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let local = format!(":{port:04X}");
-    let lines = table.lines().skip(1).map(|line| line.split_whitespace());
-    let queues = lines.filter_map(|mut fields| {
-        let is_ours = fields.nth(1)?.ends_with(&local);
-        let (sending, _) = fields.nth(2)?.split_once(':')?;
-        is_ours.then(|| u64::from_str_radix(sending, 16).ok())?
-    });
-    queues.sum()
+    let lines: Vec<String> = table.lines().skip(1).map(str::to_owned).collect();
+    lines.into_iter().filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let port = |field: &str| u16::from_str_radix(field.rsplit_once(':')?.1, 16).ok();
+        let (queued, received) = fields.get(4)?.split_once(':')?;
+        Some(Socket {
+            local: port(fields.get(1)?)?,
+            remote: port(fields.get(2)?)?,
+            state: (*fields.get(3)?).to_owned(),
+            queued: u64::from_str_radix(queued, 16).ok()?,
+            received: u64::from_str_radix(received, 16).ok()?,
+            timer: fields.get(5)?.split_once(':')?.0.to_owned(),
+        })
+    })
 }

@@ -44,6 +44,8 @@ enum Form {
     Router,
     /// A redirection; the text is where to.
     Moved,
+    /// The answer to what is no request.
+    Malformed,
 }
 
 impl Form {
@@ -57,6 +59,7 @@ impl Form {
             "empty" => Self::Empty,
             "router" => Self::Router,
             "moved" => Self::Moved,
+            "malformed" => Self::Malformed,
             _ => return None,
         })
     }
@@ -68,7 +71,7 @@ impl Form {
         let is_text = kind == Some("text/plain; charset=utf-8")
             && answer.header("x-content-type-options") == Some("nosniff");
         let plain = || answer.text.strip_suffix('\n').map(str::to_owned);
-        let unmatched = matches!(self, Self::Router | Self::Moved);
+        let unmatched = matches!(self, Self::Router | Self::Moved | Self::Malformed);
         let id = answer.header("x-toxiproxy-request-id").map(str::len);
         if id != (!unmatched).then_some(20) {
             return None;
@@ -82,6 +85,9 @@ impl Form {
             Self::Router if answer.text.is_empty() => kind.is_none().then(String::new),
             Self::Router if is_text => plain(),
             Self::Empty if kind.is_none() && answer.text.is_empty() => Some(String::new()),
+            Self::Malformed if kind == Some("text/plain; charset=utf-8") => {
+                Some(answer.text.clone())
+            }
             Self::Moved if answer.text.is_empty() => answer.header("location").map(str::to_owned),
             _ => None,
         }
