@@ -123,7 +123,8 @@ impl Server {
         let bind_error = |source| ServerError::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(bind_error)?;
         let address = listener.local_addr().map_err(bind_error)?;
-        let engine = Arc::new(Engine::new(options.seed));
+        let engine = Engine::new(options.seed).map_err(ServerError::Serve)?;
+        let engine = Arc::new(engine);
         if let Some(path) = options.config {
             load(&engine, path).await;
         }

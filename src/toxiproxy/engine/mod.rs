@@ -4,6 +4,7 @@
 //! for a peer; the only wait is for a name server, bounded, before any lock is taken.
 
 mod address;
+mod alarm;
 mod chain;
 mod connection;
 mod door;
@@ -19,6 +20,7 @@ mod stats;
 mod toxic_changes;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -28,6 +30,7 @@ pub(crate) use error::Refusal;
 pub(crate) use proxy::Proxy;
 pub(crate) use stats::Stats;
 
+use self::alarm::Alarm;
 use self::pipes::Pipes;
 use self::proxy::{Place, Settings};
 use super::clock;
@@ -39,23 +42,36 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What all connections of a server share.
+pub(crate) struct Means {
+    pub(crate) pipes: Arc<Pipes>,
+    pub(crate) alarm: Alarm,
+}
+
 /// All proxies of a server.
 pub(crate) struct Engine {
     seed: u64,
     proxies: Mutex<BTreeMap<String, Arc<Proxy>>>,
     log: Arc<RequestLog>,
-    pipes: Arc<Pipes>,
+    means: Arc<Means>,
 }
 
 impl Engine {
     /// No proxies. The seed decides every draw.
-    pub(crate) fn new(seed: u64) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// When the thread of the timers cannot be started.
+    pub(crate) fn new(seed: u64) -> io::Result<Self> {
+        let means = Means {
+            pipes: Arc::default(),
+            alarm: Alarm::start()?,
+        };
+        Ok(Self {
             seed,
             proxies: Mutex::default(),
             log: Arc::default(),
-            pipes: Arc::default(),
-        }
+            means: Arc::new(means),
+        })
     }
 
     /// Finds a proxy.
@@ -120,7 +136,7 @@ impl Engine {
             &place,
             self.seed,
             Arc::clone(&self.log),
-            Arc::clone(&self.pipes),
+            Arc::clone(&self.means),
         );
         if !asked.toxics.is_empty() {
             proxy.set_toxics(&asked.toxics)?;
