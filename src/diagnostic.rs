@@ -139,6 +139,13 @@ impl Diagnostic {
         self
     }
 
+    /// With a fact that explains it, when there is one.
+    #[must_use]
+    pub fn maybe_note(mut self, note: Option<String>) -> Self {
+        self.notes.extend(note);
+        self
+    }
+
     /// With the edit that would fix it.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {

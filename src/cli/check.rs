@@ -12,7 +12,7 @@ use super::{Result, options, planning};
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct Args {
-    /// Scenario files, or folders of them
+    /// Scenario files, or folders of them, whose system files are passed over
     #[arg(required = true, value_name = "FILE|DIR")]
     pub scenarios: Vec<PathBuf>,
 
@@ -31,6 +31,15 @@ pub(super) fn execute(args: Args, environment: &Environment) -> Result {
         1 => "1 scenario".to_owned(),
         count => format!("{count} scenarios"),
     };
+    for planned in &planned {
+        for line in planned.plan.uncounted() {
+            let _ = writeln!(
+                std::io::stderr(),
+                "note: {}: a Toxiproxy does not count, so inconclusive: {line}",
+                planned.plan.name
+            );
+        }
+    }
     // Nobody is left to tell when standard error is gone.
     let _ = writeln!(std::io::stderr(), "{files} checked, no mistakes");
     Ok(Exit::Held)

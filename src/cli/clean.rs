@@ -24,11 +24,14 @@ pub(super) struct Args {
 }
 
 const AFTER_HELP: &str = "\
-Kills the processes of runs that were killed themselves and lets go of their ports; keeps their
-evidence. Every `chaos run` does this first. Runs under way are left alone.
+Kills the processes of runs that were killed themselves, lets go of their ports
+and removes their proxies from a Toxiproxy they used (`--toxiproxy`); keeps
+their evidence. Every `chaos run` does this first. Runs under way are left
+alone.
 
-Example:
-  chaos clean";
+Examples:
+  chaos clean
+  chaos clean --run-folder reports/2026-11-21-0423-7f3a";
 
 pub(super) fn execute(args: Args, environment: &Environment) -> Result {
     let folders = match args.run_folder {
@@ -37,9 +40,15 @@ pub(super) fn execute(args: Args, environment: &Environment) -> Result {
             .with_context(|| format!("cannot read `{}`", args.reports.report_dir.display()))
             .map_err(Failure::not_carried_out)?,
     };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")
+        .map_err(Failure::not_carried_out)?;
     let mut exit = Exit::Held;
     for folder in folders {
-        let cleared = clear(&folder)
+        let cleared = runtime
+            .block_on(clear(&folder))
             .with_context(|| format!("cannot clear `{}`", folder.display()))
             .map_err(Failure::not_carried_out)?;
         exit = exit.max(tell(&folder, &cleared));

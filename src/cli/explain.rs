@@ -18,5 +18,6 @@ Example:
   chaos explain breaker";
 
 pub(super) fn execute(_args: Args, _environment: &Environment) -> Result {
-    Err(Failure::not_supported("explain"))
+    let meanwhile = "`chaos plan FILE` shows the arithmetic of each property";
+    Err(Failure::not_supported("explain", meanwhile))
 }

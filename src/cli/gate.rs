@@ -23,5 +23,6 @@ Example:
   chaos gate scenarios --junit junit.xml";
 
 pub(super) fn execute(_args: Args, _environment: &Environment) -> Result {
-    Err(Failure::not_supported("gate"))
+    let meanwhile = "`chaos run DIR --junit FILE` runs scenarios and exits for a gate";
+    Err(Failure::not_supported("gate", meanwhile))
 }

@@ -20,5 +20,7 @@ Example:
   chaos init chaos";
 
 pub(super) fn execute(_args: Args, _environment: &Environment) -> Result {
-    Err(Failure::not_supported("init"))
+    let meanwhile =
+        "copy `scenarios/` and `sample-system/system.yaml` of the repository to start from";
+    Err(Failure::not_supported("init", meanwhile))
 }

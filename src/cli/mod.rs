@@ -1,7 +1,8 @@
 //! The command line: one file per subcommand, which turns flags into arguments of the library.
 //!
-//! No logic lives here that a test would want without the command line. Human text goes to
-//! standard error; only `--json -`, `generate` and `explain` write to standard output.
+//! No logic lives here that a test would want without the command line. What a command was asked
+//! for (a plan, an address, `--json -`) goes to standard output, all else that people read to
+//! standard error.
 
 pub mod bug;
 mod check;
@@ -12,11 +13,13 @@ mod generate;
 mod init;
 mod keeper;
 mod options;
+mod output;
 mod plan;
 mod planning;
 mod proxy;
 mod rendering;
 mod report;
+mod results;
 mod run;
 mod sample;
 mod up;
@@ -25,7 +28,9 @@ mod worker;
 
 use std::fmt;
 
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{Parser, Subcommand};
+
+pub use proxy::with_go_flags;
 
 use crate::exit::Exit;
 use crate::terminal::{ColorChoice, Environment};
@@ -35,24 +40,18 @@ use crate::terminal::{ColorChoice, Environment};
 #[derive(Debug, Parser)]
 #[command(name = "chaos", version, max_term_width = 100, after_help = AFTER_HELP)]
 pub struct Cli {
-    /// When to colour what people read
+    /// When to colour what people read: auto, always or never
     #[arg(
         long,
         global = true,
         value_enum,
         default_value_t,
         value_name = "WHEN",
-        env = "CHAOS_COLOR"
+        env = "CHAOS_COLOR",
+        hide_possible_values = true,
+        display_order = 1000
     )]
     pub color: ColorChoice,
-
-    /// Say more; twice for the harness's own log
-    #[arg(short, long, global = true, action = ArgAction::Count)]
-    pub verbose: u8,
-
-    /// Say only how it ended
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
-    pub quiet: bool,
 
     #[command(subcommand)]
     command: Command,
@@ -60,9 +59,9 @@ pub struct Cli {
 
 const AFTER_HELP: &str = "\
 Examples:
-  chaos run scenarios/payment-outage.yaml      run one scenario of the bundled shop
-  chaos plan scenarios/payment-outage.yaml     what it would do; touches nothing
-  chaos report latest                          judge and render the newest run again
+  chaos run scenarios/payment-outage.yaml    break the bundled shop and judge it
+  chaos plan scenarios/payment-outage.yaml   what that would do; touches nothing
+  chaos report latest                        judge and render the newest again
 
 Exit codes:
   0 every property held   1 a property was violated   2 wrong usage or scenario
@@ -78,16 +77,20 @@ enum Command {
     /// Check scenarios without running them, for editors and hooks
     Check(check::Args),
     /// Run scenarios for CI
+    #[command(hide = true)]
     Gate(gate::Args),
     /// Judge and render a stored run again
     Report(report::Args),
-    /// Open the report of a run
+    /// Print the address of a run's report
     View(view::Args),
     /// Write a commented scenario and system file to start from
+    #[command(hide = true)]
     Init(init::Args),
     /// Boot a system with its proxies and no load, until Ctrl-C
+    #[command(hide = true)]
     Up(up::Args),
     /// Explain a property or a fault: meaning, formula, example
+    #[command(hide = true)]
     Explain(explain::Args),
     /// Clear what a killed run left
     Clean(clean::Args),
@@ -97,7 +100,8 @@ enum Command {
     Proxy(proxy::Args),
     /// One service of the bundled sample system
     Sample(sample::Args),
-    /// A load worker that dials out to a coordinator
+    /// A load worker that dials out to a coordinator (started by `chaos run`, not by people)
+    #[command(hide = true)]
     Worker(worker::Args),
     /// Parent of a run's processes (started by `chaos run`, not by people)
     #[command(hide = true)]
@@ -133,9 +137,11 @@ impl Failure {
         }
     }
 
-    /// A subcommand that this version does not have yet.
-    fn not_supported(command: &str) -> Failure {
-        Failure::usage(anyhow::anyhow!("`chaos {command}` is not supported yet"))
+    /// A subcommand that this version does not have yet, and what to do meanwhile.
+    fn not_supported(command: &str, meanwhile: &str) -> Failure {
+        Failure::usage(anyhow::anyhow!(
+            "`chaos {command}` is not supported yet\n  help: {meanwhile}"
+        ))
     }
 }
 
@@ -191,5 +197,51 @@ mod tests {
     #[test]
     fn command_line_has_no_contradictions() {
         Cli::command().debug_assert();
+    }
+
+    /// Every command and subcommand that people see, by its whole name.
+    fn visible(command: &clap::Command, name: &str) -> Vec<(String, clap::Command)> {
+        let mut found = vec![(name.to_owned(), command.clone())];
+        for part in command.get_subcommands() {
+            if !part.is_hide_set() && part.get_name() != "help" {
+                found.extend(visible(part, &format!("{name} {}", part.get_name())));
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn help_fits_80_columns_and_shows_an_example() {
+        let mut command = Cli::command().term_width(80);
+        command.build();
+        for (name, mut command) in visible(&command, "chaos") {
+            let help = command.render_long_help().to_string();
+            let wide = help.lines().find(|line| line.chars().count() > 80);
+            assert_eq!(wide, None, "{name}");
+            assert!(help.contains(&format!("\n  {name}")), "{name}: {help}");
+            let json = command.get_arguments().find(|it| it.get_id() == "json");
+            let heading = json.and_then(clap::Arg::get_help_heading);
+            let expected = json.filter(|_| name != "chaos plan").map(|_| "Results");
+            assert_eq!(heading, expected, "{name}: a heading leaks");
+            // Lines broken by hand must not be broken again.
+            let by_hand = command.get_after_help().map(ToString::to_string);
+            let by_hand = by_hand.unwrap_or_default();
+            let wide = by_hand.lines().find(|line| line.chars().count() > 80);
+            assert_eq!(wide, None, "{name}");
+        }
+    }
+
+    #[test]
+    fn help_lists_nothing_that_does_not_work_yet_and_nothing_internal() {
+        let mut command = Cli::command();
+        command.build();
+        for (name, mut command) in visible(&command, "chaos") {
+            let help = command.render_long_help().to_string();
+            let listed = |word: &str| help.lines().any(|line| line.trim_start().starts_with(word));
+            for command in ["gate ", "init ", "up ", "explain ", "worker ", "keeper "] {
+                assert!(!listed(command), "{name} lists {command}");
+            }
+            assert!(!help.contains("--keep-running"), "{name} lists it");
+        }
     }
 }

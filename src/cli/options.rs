@@ -1,4 +1,5 @@
-//! Flags that several subcommands share, so that they mean and read the same everywhere.
+//! Flags that several subcommands share, so that they mean and read the same everywhere. A
+//! subcommand's own flags stand before these, which have headings of their own in its help.
 
 use std::path::PathBuf;
 
@@ -6,6 +7,7 @@ use clap::{Args, ValueEnum};
 
 /// What to change in a scenario without editing it.
 #[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Changes to the scenario")]
 pub(super) struct Changes {
     /// Draw everything random from this seed instead of the scenario's
     #[arg(long, value_name = "N", env = "CHAOS_SEED")]
@@ -23,19 +25,21 @@ pub(super) struct Changes {
     #[arg(long, value_name = "FILE", env = "CHAOS_SYSTEM")]
     pub system: Option<PathBuf>,
 
-    /// Use a running Toxiproxy instead of the embedded engine
+    /// Use a running Toxiproxy instead of a proxy of the run's own, like `http://127.0.0.1:8474`
     #[arg(long, value_name = "URL", env = "CHAOS_TOXIPROXY")]
     pub toxiproxy: Option<String>,
 }
 
 /// Where results go besides the terminal.
 #[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Results")]
 pub(super) struct Outputs {
-    /// Write JUnit XML to this file
+    /// Write JUnit XML to this file, a suite per scenario
     #[arg(long, value_name = "FILE", env = "CHAOS_JUNIT")]
     pub junit: Option<PathBuf>,
 
-    /// Write the outcome as JSON to this file; `-` is standard output
+    /// Write the outcome as JSON to this file, a list of them for several scenarios; `-` is
+    /// standard output
     #[arg(long, value_name = "FILE", env = "CHAOS_JSON")]
     pub json: Option<PathBuf>,
 
@@ -52,6 +56,7 @@ pub(super) struct Outputs {
 
 /// `--report-dir`: where run folders live.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Results")]
 pub(super) struct Reports {
     /// Folder that holds one folder per run
     #[arg(

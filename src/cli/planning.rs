@@ -45,9 +45,17 @@ pub(super) fn plan(
     changes: &Changes,
     environment: &Environment,
 ) -> Result<Planned, String> {
-    if changes.toxiproxy.is_some() {
-        return Err("error: `--toxiproxy` is not supported yet".into());
-    }
+    plan_with(path, changes, environment, &BTreeMap::new())
+}
+
+/// Plans one scenario with some variables instead of those of the environment.
+pub(super) fn plan_with(
+    path: &Path,
+    changes: &Changes,
+    environment: &Environment,
+    instead: &BTreeMap<String, String>,
+) -> Result<Planned, String> {
+    let toxiproxy = changes.toxiproxy.as_deref().map(server_url).transpose()?;
     let render = |found: crate::diagnostic::Diagnostics| found.render(environment.color());
     let load = LoadOptions {
         system: changes.system.clone(),
@@ -57,8 +65,8 @@ pub(super) fn plan(
     let options = BuildOptions {
         seed: changes.seed,
         only: changes.only.clone(),
-        environment: variables(environment),
-        toxiproxy: changes.toxiproxy.is_some(),
+        environment: variables(environment, instead),
+        toxiproxy,
     };
     let plan = plan::build(&files, &options).map_err(render)?;
     let texts = files
@@ -71,11 +79,35 @@ pub(super) fn plan(
     })
 }
 
-fn variables(environment: &Environment) -> BTreeMap<String, String> {
+/// `--toxiproxy`, with what may be left out: `localhost:8474` is `http://localhost:8474`.
+fn server_url(text: &str) -> Result<String, String> {
+    let url = match text.contains("://") {
+        true => text.to_owned(),
+        false => format!("http://{text}"),
+    };
+    let parsed = reqwest::Url::parse(&url);
+    let fits = |url: &reqwest::Url| {
+        url.scheme() == "http" && url.has_host() && matches!(url.path(), "" | "/")
+    };
+    match parsed {
+        Ok(parsed) if fits(&parsed) => Ok(url.trim_end_matches('/').to_owned()),
+        _ => Err(format!(
+            "error: `--toxiproxy {text}` is no address of a Toxiproxy\n  = help: write it like \
+             `http://127.0.0.1:8474`"
+        )),
+    }
+}
+
+fn variables(
+    environment: &Environment,
+    instead: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
     let texts = environment.variables().iter();
-    texts
+    let mut variables: BTreeMap<_, _> = texts
         .filter_map(|(name, value)| Some((name.to_str()?.to_owned(), value.to_str()?.to_owned())))
-        .collect()
+        .collect();
+    variables.extend(instead.clone());
+    variables
 }
 
 /// The files that are meant, those of a folder in the order of their names.
@@ -95,10 +127,12 @@ pub(super) fn scenario_files(arguments: &[PathBuf]) -> Result<Vec<PathBuf>, Fail
                 path.extension()
                     .is_some_and(|end| end == "yaml" || end == "yml")
             })
+            // A system often lies beside the scenarios that name it.
+            .filter(|path| !scenario::is_system(path))
             .collect();
         if found.is_empty() {
             return Err(Failure::usage(anyhow!(
-                "no YAML files in folder `{}`",
+                "no scenarios in folder `{}`",
                 argument.display()
             )));
         }

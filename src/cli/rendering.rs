@@ -1,21 +1,21 @@
 //! From a run folder to its verdicts and reports: what `run` does at its end and `report` again.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::anyhow;
 
-use crate::evidence::folder::RunFolder;
+use crate::evidence::folder::{FolderError, RunFolder};
 use crate::evidence::{Evidence, StopReason};
 use crate::exit::Exit;
 use crate::plan::Plan;
-use crate::report::{self, FORMATS, Inconclusive, Run};
+use crate::report::{FORMATS, Run};
 use crate::verdict::{Status, Verdicts, judge};
 
 use super::Failure;
-use super::options::{OnInconclusive, Outputs};
+use super::options::OnInconclusive;
+use super::results::Results;
 
 /// What came of judging a run folder.
 pub(super) struct Judged {
@@ -23,6 +23,8 @@ pub(super) struct Judged {
     pub(super) verdicts: Verdicts,
     /// From the first to the last event.
     pub(super) lasted: Duration,
+    /// Whether teardown left something behind.
+    pub(super) left: bool,
 }
 
 /// The copies of the user's files in a run folder, by the names that the plan uses.
@@ -43,30 +45,55 @@ pub(super) fn texts(folder: &Path, plan: &Plan) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// How the command exits because of these verdicts.
-pub(super) fn exit_of(verdicts: &Verdicts, inconclusive: OnInconclusive) -> Exit {
-    match (verdicts.ended, verdicts.status()) {
-        (StopReason::Interrupt | StopReason::SecondInterrupt, _) => Exit::Interrupted,
-        (StopReason::Terminate | StopReason::SecondTerminate, _) => Exit::Terminated,
-        // A violated property is never hidden by what went wrong later.
-        (_, Status::Fail) => Exit::Violated,
-        (StopReason::Failed, _) => Exit::NotCarriedOut,
-        (StopReason::Finished, Status::Pass) => Exit::Held,
-        (StopReason::Finished, Status::Inconclusive) => match inconclusive {
-            OnInconclusive::Fail => Exit::Inconclusive,
-            OnInconclusive::Warn => Exit::Held,
-        },
+/// How the command exits because of a run.
+pub(super) fn exit_of(judged: &Judged, inconclusive: OnInconclusive) -> Exit {
+    match exit_of_verdicts(&judged.verdicts, inconclusive) {
+        // What held is worth nothing to those who have to clean up.
+        Exit::Held if judged.left => Exit::NotCarriedOut,
+        exit => exit,
     }
 }
 
-/// Judges what the folder holds and writes every report into it, under names with this prefix,
-/// and where the flags say.
+fn exit_of_verdicts(verdicts: &Verdicts, inconclusive: OnInconclusive) -> Exit {
+    match (exit_of_stop(verdicts.ended), verdicts.status()) {
+        (exit @ (Exit::Interrupted | Exit::Terminated), _) => exit,
+        // A violated property is never hidden by what went wrong later.
+        (_, Status::Fail) => Exit::Violated,
+        (Exit::Held, Status::Inconclusive) if inconclusive == OnInconclusive::Fail => {
+            Exit::Inconclusive
+        }
+        (exit, _) => exit,
+    }
+}
+
+/// How the command exits because of how a run ended, whatever its verdicts.
+pub(super) fn exit_of_stop(reason: StopReason) -> Exit {
+    match reason {
+        StopReason::Finished => Exit::Held,
+        StopReason::Failed => Exit::NotCarriedOut,
+        StopReason::Interrupt | StopReason::SecondInterrupt => Exit::Interrupted,
+        StopReason::Terminate | StopReason::SecondTerminate => Exit::Terminated,
+    }
+}
+
+fn cannot_keep(error: FolderError, folder: &RunFolder) -> Failure {
+    if !error.is_full() {
+        return Failure::not_carried_out(error);
+    }
+    Failure::not_carried_out(anyhow!(
+        "{error}\n  help: make room; `chaos report {}` then judges what was kept",
+        folder.path().display()
+    ))
+}
+
+/// Judges what the folder holds, writes every report into it, under names with this prefix, and
+/// adds it to the results.
 pub(super) fn judge_and_render(
     folder: &RunFolder,
     prefix: &str,
     plan: &Plan,
     texts: &BTreeMap<String, String>,
-    outputs: &Outputs,
+    results: &mut Results,
 ) -> Result<Judged, Failure> {
     let evidence = Evidence::read(folder.path()).map_err(Failure::not_carried_out)?;
     let verdicts = judge(plan, &evidence);
@@ -80,21 +107,10 @@ pub(super) fn judge_and_render(
         let bytes = render(&run).map_err(Failure::not_carried_out)?;
         folder
             .write(&format!("{prefix}{name}"), &bytes)
-            .map_err(Failure::not_carried_out)?;
+            .map_err(|error| cannot_keep(error, folder))?;
     }
-    if let Some(path) = &outputs.json {
-        let bytes = report::outcome::render(&run).map_err(Failure::not_carried_out)?;
-        write_to(path, &bytes)?;
-    }
-    if let Some(path) = &outputs.junit {
-        let inconclusive = match outputs.inconclusive {
-            OnInconclusive::Fail => Inconclusive::Fail,
-            OnInconclusive::Warn => Inconclusive::Warn,
-        };
-        let bytes =
-            report::junit::render(&[run], inconclusive).map_err(Failure::not_carried_out)?;
-        write_to(path, &bytes)?;
-    }
+    results.add(&run);
+    let left = !run.left().is_empty();
     let (first, last) = (evidence.events.first(), evidence.events.last());
     let lasted_ns = last
         .zip(first)
@@ -102,21 +118,6 @@ pub(super) fn judge_and_render(
     Ok(Judged {
         verdicts,
         lasted: Duration::from_nanos(lasted_ns),
+        left,
     })
-}
-
-/// Writes a whole file, or standard output for `-`.
-fn write_to(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let written = if path == Path::new("-") {
-        std::io::stdout().lock().write_all(bytes)
-    } else if path.exists() && !path.is_file() {
-        // A pipe or a device is written to, never replaced.
-        std::fs::write(path, bytes)
-    } else {
-        let half = path.with_extension("part");
-        std::fs::write(&half, bytes).and_then(|()| std::fs::rename(&half, path))
-    };
-    written
-        .with_context(|| format!("cannot write `{}`", path.display()))
-        .map_err(Failure::not_carried_out)
 }

@@ -4,13 +4,16 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::display::{Display, Ending, Options};
 use crate::evidence::folder::{RunFolder, find, read_plan};
-use crate::plan::Plan;
+use crate::plan::{Plan, SourceRef, SystemPlan};
 use crate::terminal::Environment;
 
 use super::planning::{self, Planned};
+use super::results::Results;
 use super::{Failure, Rendered, Result, options, rendering};
 
 /// Flags of `chaos report`.
@@ -38,6 +41,7 @@ Examples:
   chaos report reports/2026-11-21-0423-7f3a --with stricter.yaml --json -";
 
 pub(super) fn execute(args: Args, environment: &Environment) -> Result {
+    let mut results = Results::new(&args.outputs)?;
     let which = args.run.to_string_lossy();
     let path = find(&args.reports.report_dir, &which).map_err(Failure::usage)?;
     let folder = RunFolder::open(&path).map_err(Failure::usage)?;
@@ -53,8 +57,8 @@ pub(super) fn execute(args: Args, environment: &Environment) -> Result {
         }
         None => "",
     };
-    let judged = rendering::judge_and_render(&folder, prefix, &plan, &texts, &args.outputs)?;
-    let exit = rendering::exit_of(&judged.verdicts, args.outputs.inconclusive);
+    let judged = rendering::judge_and_render(&folder, prefix, &plan, &texts, &mut results)?;
+    let exit = rendering::exit_of(&judged, args.outputs.inconclusive);
     let shown = args.reports.report_dir.join(folder.run_id());
     let shown = if shown.is_dir() { shown } else { path };
     let options = Options::of(environment, shown.display().to_string());
@@ -72,6 +76,7 @@ pub(super) fn execute(args: Args, environment: &Environment) -> Result {
     let mut display = Display::new(&plan, options, std::io::stderr());
     // Nobody is left to tell when standard error is gone; the files are written.
     let _ = display.finish(&judged.verdicts, &ending);
+    results.write()?;
     Ok(exit)
 }
 
@@ -83,34 +88,56 @@ fn edited_plan(
 ) -> std::result::Result<Planned, Failure> {
     let changes = options::Changes {
         seed: Some(ran.seed),
+        toxiproxy: ran.toxiproxy.clone(),
         ..options::Changes::default()
     };
-    let edited = planning::plan(scenario, &changes, environment)
+    // Variables as they were in the run, not as they happen to be now.
+    let variables = &ran.system.environment;
+    let edited = planning::plan_with(scenario, &changes, environment, variables)
         .map_err(|text| Failure::usage(Rendered(text)))?;
     let plan = &edited.plan;
     let same = [
-        ("load", plan.load == ran.load),
+        ("system", same(&system(plan), &system(ran))),
+        ("load", same(&plan.load, &ran.load)),
         ("phases", plan.phases == ran.phases),
-        ("faults", same_faults(plan, ran)),
+        ("faults", same(&plan.faults, &ran.faults)),
     ];
     match same.iter().find(|(_, same)| !same) {
         None => Ok(edited),
         Some((what, _)) => Err(Failure::usage(anyhow!(
-            "`{}` differs from what was run in `{what}`: only `expect` can be edited afterwards",
+            "`{}` differs from what was run in its {what}: only `expect` can be edited afterwards",
             scenario.display()
         ))),
     }
 }
 
-/// Whether two plans inject the same, wherever their files say so.
-fn same_faults(a: &Plan, b: &Plan) -> bool {
-    let facts = |plan: &Plan| -> Vec<_> {
-        let faults = plan.faults.iter();
-        faults
-            .map(|f| (f.name.clone(), f.start, f.lasts, f.effect.clone()))
-            .collect()
+/// The system of a plan, wherever it lies.
+fn system(plan: &Plan) -> SystemPlan {
+    SystemPlan {
+        folder: String::new(),
+        ..plan.system.clone()
+    }
+}
+
+/// Whether two parts of plans say the same, in whatever file and on whatever line.
+fn same(a: &impl Serialize, b: &impl Serialize) -> bool {
+    fn without_places(value: &mut Value) {
+        match value {
+            Value::Array(items) => items.iter_mut().for_each(without_places),
+            Value::Object(fields) => {
+                fields
+                    .retain(|_, field| serde_json::from_value::<SourceRef>(field.clone()).is_err());
+                fields.values_mut().for_each(without_places);
+            }
+            _ => {}
+        }
+    }
+    let content = |value: serde_json::Result<Value>| {
+        let mut value = value.ok()?;
+        without_places(&mut value);
+        Some(value)
     };
-    facts(a) == facts(b)
+    content(serde_json::to_value(a)) == content(serde_json::to_value(b))
 }
 
 fn say_what_changed(ran: &Plan, edited: &Plan) {

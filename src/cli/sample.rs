@@ -19,7 +19,11 @@ pub(super) struct Args {
 }
 
 const AFTER_HELP: &str = "\
-Services read their addresses from the environment; `sample-system/system.yaml` shows which.";
+Services read their addresses from the environment; `sample-system/system.yaml`
+shows which.
+
+Example:
+  chaos sample orders";
 
 pub(super) fn execute(args: Args, environment: &Environment) -> Result {
     let names = sample_system::names();

@@ -23,5 +23,6 @@ Example:
   chaos up sample-system/system.yaml";
 
 pub(super) fn execute(_args: Args, _environment: &Environment) -> Result {
-    Err(Failure::not_supported("up"))
+    let meanwhile = "`chaos run` boots the system, drives load and ends";
+    Err(Failure::not_supported("up", meanwhile))
 }

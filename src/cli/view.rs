@@ -1,15 +1,12 @@
 //! `chaos view`: says where the report of a run is, so that a click or a browser opens it.
 
-use std::io::Write as _;
 use std::path::PathBuf;
-
-use anyhow::Context as _;
 
 use crate::evidence::folder::find;
 use crate::exit::Exit;
 use crate::terminal::Environment;
 
-use super::{Failure, Result, options};
+use super::{Failure, Result, options, output};
 
 /// Flags of `chaos view`.
 #[derive(Debug, clap::Args)]
@@ -41,8 +38,6 @@ pub(super) fn execute(args: Args, _environment: &Environment) -> Result {
         );
         return Err(Failure::usage(anyhow::anyhow!(why)));
     }
-    writeln!(std::io::stdout(), "file://{}", page.display())
-        .context("cannot write to standard output")
-        .map_err(Failure::not_carried_out)?;
+    output::print(format!("file://{}\n", page.display()).as_bytes())?;
     Ok(Exit::Held)
 }

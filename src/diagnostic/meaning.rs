@@ -87,6 +87,9 @@ pub fn unknown<'c>(
     let word = noun.word();
     Diagnostic::error(noun.id(), span, format!("there is no {word} `{name}`"))
         .label(format!("no such {word}"))
+        .help(format!(
+            "there is no other {word} to name: declare `{name}`, or remove this"
+        ))
         .maybe_help(suggestion(name, candidates))
 }
 
@@ -104,8 +107,19 @@ pub const BAD_QUANTITY: &str = "scenario::bad-quantity";
 /// A duration, rate, share or size that does not read.
 #[must_use]
 pub fn bad_quantity(span: Span, text: &str, what: &str, why: &str) -> Diagnostic {
+    // "it has no unit; write `10s`": what is wrong, and the edit.
+    let (why, help) = why.split_once("; ").unwrap_or((
+        why,
+        match what {
+            "a duration" => "write it like `250ms`, `10s` or `2m`",
+            "a rate" => "write it like `40/s`",
+            "a share" => "write it like `95%`",
+            "a size" => "write it like `64KiB`",
+            _ => "write a number with its unit",
+        },
+    ));
     let title = format!("`{text}` is not {what}: {why}");
-    Diagnostic::error(BAD_QUANTITY, span, title)
+    Diagnostic::error(BAD_QUANTITY, span, title).help(help)
 }
 
 /// Something that files may name but this version does not do.
@@ -120,6 +134,18 @@ pub fn not_supported(span: Span, what: &str) -> Diagnostic {
     .help("remove it")
 }
 
+/// A fault that a Toxiproxy has no toxic for.
+#[must_use]
+pub fn beyond_toxiproxy(span: Span, what: &str, instead: &str) -> Diagnostic {
+    Diagnostic::error(
+        "scenario::beyond-toxiproxy",
+        span,
+        format!("{what} is more than a Toxiproxy can do"),
+    )
+    .label("needs the embedded proxy")
+    .help(format!("run it without `--toxiproxy`, or {instead}"))
+}
+
 /// A name that cannot be one.
 #[must_use]
 pub fn bad_name(span: Span, name: &str, why: &str) -> Diagnostic {
@@ -128,6 +154,15 @@ pub fn bad_name(span: Span, name: &str, why: &str) -> Diagnostic {
         span,
         format!("`{name}` cannot be a name here: {why}"),
     )
+    .help("use another name")
+}
+
+/// Faults that wait for each other, or for themselves.
+#[must_use]
+pub fn waits_for_itself(span: Span, fault: &str) -> Diagnostic {
+    let title = format!("`{fault}` waits for itself by way of `after:`");
+    Diagnostic::error("scenario::waits-for-itself", span, title)
+        .help("let one of them start by itself: `at: 0s` instead of `after:`")
 }
 
 /// Text that should be `service.port`.
@@ -242,12 +277,14 @@ pub fn bad_filter(span: Span, why: &str) -> Diagnostic {
         span,
         format!("this is no jq filter: {why}"),
     )
+    .help("write it as for `jq`, like `.rows[]` or `.queue.ready + .queue.delayed`")
 }
 
 /// A path into JSON that does not read.
 #[must_use]
 pub fn bad_path(span: Span, why: &str) -> Diagnostic {
     Diagnostic::error("scenario::bad-path", span, why.to_owned())
+        .help("write it like `.order.id` or `.items[0].id`")
 }
 
 /// A value outside of what makes sense, with the range.
@@ -258,6 +295,7 @@ pub fn out_of_range(span: Span, what: &str, allowed: &str) -> Diagnostic {
         span,
         format!("{what} must be {allowed}"),
     )
+    .help("change it, or remove it")
 }
 
 /// A path that leaves the folder of the system file.
@@ -272,6 +310,7 @@ pub fn outside_folder(span: Span, path: &str) -> Diagnostic {
 #[must_use]
 pub fn bad_feed(span: Span, why: &str) -> Diagnostic {
     Diagnostic::error("scenario::bad-feed", span, why.to_owned())
+        .help("name a CSV or JSON file beside the system file, or list them: `values: [A, B]`")
 }
 
 /// `needs:` that goes round in a circle.
@@ -353,6 +392,7 @@ pub fn window_empty(span: Span, why: &str) -> Diagnostic {
         span,
         format!("this window is empty: {why}"),
     )
+    .help("choose another window")
 }
 
 /// A limit that nothing can exceed.
@@ -390,6 +430,7 @@ pub fn too_few(span: Span, expected: u64, needed: u64, why: &str) -> Diagnostic 
 pub fn too_short(span: Span, what: &str, has: &str, needs: &str) -> Diagnostic {
     let title = format!("{what} lasts {has}, this property needs {needs}");
     Diagnostic::error("scenario::too-short", span, title)
+        .help("make it last longer, or ask for less")
 }
 
 /// An evidence source of another kind.
@@ -397,6 +438,7 @@ pub fn too_short(span: Span, what: &str, has: &str, needs: &str) -> Diagnostic {
 pub fn wrong_records(span: Span, source: &str, is: &str, needs: &str) -> Diagnostic {
     let title = format!("`{source}` yields `{is}` records, this needs `{needs}`");
     Diagnostic::error("scenario::wrong-records", span, title)
+        .help(format!("name a source with `records: {needs}`"))
 }
 
 /// A property needs something that the system file does not say.
@@ -423,4 +465,5 @@ pub fn cannot_count(span: Span, link: &str, fault: &str) -> Diagnostic {
 #[must_use]
 pub fn bad_toxic(span: Span, why: &str) -> Diagnostic {
     Diagnostic::error("scenario::bad-toxic", span, why.to_owned())
+        .help("write it like `toxic: { type: latency, attributes: { latency: 300 } }`")
 }

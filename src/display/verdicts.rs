@@ -37,6 +37,10 @@ pub(super) fn lines(
         .min(NAME_MAX);
     let mut lines = Vec::new();
     for status in [Status::Pass, Status::Inconclusive, Status::Fail] {
+        if status == Status::Inconclusive && verdicts.ended != StopReason::Finished {
+            lines.extend(unsettled_lines(verdicts, style, width));
+            continue;
+        }
         for verdict in verdicts
             .verdicts
             .iter()
@@ -47,6 +51,25 @@ pub(super) fn lines(
     }
     lines.extend(last_lines(verdicts, ending, style, width));
     lines
+}
+
+/// What a run that did not come to its end left open: the reason is one for all, and told below.
+fn unsettled_lines(verdicts: &Verdicts, style: Style, width: usize) -> Vec<String> {
+    let open = verdicts.verdicts.iter();
+    let open = open.filter(|verdict| verdict.status == Status::Inconclusive);
+    let names: Vec<String> = open
+        .map(|verdict| clean(verdict.property.as_str()).into())
+        .collect();
+    let (word, tone) = word(Status::Inconclusive);
+    let wrapped = wrap(&names.join(", "), width.saturating_sub(STATUS));
+    let heads = [style.paint(tone, word)]
+        .into_iter()
+        .chain(std::iter::repeat_with(String::new));
+    let line = |(head, text): (String, String)| match head.is_empty() {
+        true => format!("{:STATUS$}{text}", ""),
+        false => format!("{head}  {text}"),
+    };
+    heads.zip(wrapped).map(line).collect()
 }
 
 fn verdict_lines(verdict: &Verdict, names: usize, style: Style, width: usize) -> Vec<String> {

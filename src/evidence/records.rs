@@ -77,9 +77,13 @@ pub enum CallEnd {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Call {
+    /// Who tells: the proxy's request log, or a source of `call` records.
+    #[serde(default = "request_log", skip_serializing_if = "is_request_log")]
+    pub source: SourceName,
     /// The link.
     pub link: LinkName,
-    /// Numbers the connections of the link.
+    /// Numbers the connections of the link; 0 when its witness does not see them.
+    #[serde(default)]
     pub connection: u64,
     /// When it entered the proxy, before any toxic.
     pub at_ns: u64,
@@ -99,6 +103,14 @@ pub struct Call {
     pub status: Option<u16>,
     /// How it ended.
     pub end: CallEnd,
+}
+
+fn request_log() -> SourceName {
+    SourceName::new(super::REQUEST_LOG)
+}
+
+fn is_request_log(source: &SourceName) -> bool {
+    source.as_str() == super::REQUEST_LOG
 }
 
 /// A breaker's claimed change of state.

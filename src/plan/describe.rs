@@ -34,7 +34,21 @@ fn write_plan(out: &mut String, plan: &Plan) -> fmt::Result {
     write_links(out, plan)?;
     write_load(out, &plan.load)?;
     write_timeline(out, plan)?;
-    write_properties(out, plan)
+    write_properties(out, plan)?;
+    write_uncounted(out, plan)
+}
+
+fn write_uncounted(out: &mut String, plan: &Plan) -> fmt::Result {
+    let uncounted = plan.uncounted();
+    if !uncounted.is_empty() {
+        writeln!(
+            out,
+            "\ninconclusive through a Toxiproxy, which does not count"
+        )?;
+    }
+    uncounted
+        .iter()
+        .try_for_each(|line| writeln!(out, "  {line}"))
 }
 
 fn write_processes(out: &mut String, plan: &Plan) -> fmt::Result {
@@ -60,9 +74,13 @@ fn write_processes(out: &mut String, plan: &Plan) -> fmt::Result {
 
 fn write_links(out: &mut String, plan: &Plan) -> fmt::Result {
     let links = &plan.system.links;
+    let server = match &plan.toxiproxy {
+        None => String::new(),
+        Some(url) => format!(" on {url}"),
+    };
     writeln!(
         out,
-        "\nlinks      {}, each behind a proxy of its own",
+        "\nlinks      {}, each behind a proxy of its own{server}",
         links.len()
     )?;
     let names: Vec<String> = links.iter().map(|link| link.name.to_string()).collect();

@@ -176,7 +176,53 @@ pub enum LinkEffect {
     },
 }
 
+/// The toxics of a Toxiproxy 2.12.
+const TOXIPROXY_TYPES: [&str; 8] = [
+    "latency",
+    "bandwidth",
+    "slow_close",
+    "timeout",
+    "reset_peer",
+    "slicer",
+    "limit_data",
+    "noop",
+];
+
 impl LinkEffect {
+    /// What a Toxiproxy 2.12 cannot do of it, with what to use instead.
+    pub fn beyond_toxiproxy(&self) -> Option<(String, &'static str)> {
+        match self {
+            Self::Latency { distribution, .. } => (*distribution != Distribution::Uniform)
+                .then(|| ("a `distribution`".into(), "let delays vary evenly")),
+            Self::Stall
+            | Self::Blackhole
+            | Self::Bandwidth { .. }
+            | Self::SlowClose { .. }
+            | Self::ResetPeer { .. }
+            | Self::Slicer { .. }
+            | Self::LimitData { .. }
+            | Self::Down { how: Down::Refuse } => None,
+            Self::Reset => Some(("`reset`".into(), "use `down` for a moment")),
+            Self::SlowOpen { .. }
+            | Self::LimitTime { .. }
+            | Self::Corrupt { .. }
+            | Self::Loss { .. }
+            | Self::Http(_) => Some((
+                format!("`{}`", self.name()),
+                "choose a fault that every Toxiproxy has",
+            )),
+            Self::Down { how: Down::Reset } => Some((
+                "`down: { how: reset }`".into(),
+                "let it refuse: `inject: down`",
+            )),
+            Self::Toxic { kind, .. } => {
+                let known = TOXIPROXY_TYPES.contains(&kind.as_str());
+                let what = || format!("the toxic `{kind}`");
+                (!known).then(|| (what(), "choose a type that it has"))
+            }
+        }
+    }
+
     /// The name that the scenario file uses, for messages and reports.
     pub fn name(&self) -> &'static str {
         match self {
@@ -209,21 +255,6 @@ impl LinkEffect {
                 | Self::LimitTime { .. }
                 | Self::Http(_)
         )
-    }
-
-    /// Whether a Toxiproxy that is not ours can do it.
-    pub fn is_known_to_toxiproxy(&self) -> bool {
-        match self {
-            Self::Reset
-            | Self::SlowOpen { .. }
-            | Self::LimitTime { .. }
-            | Self::Corrupt { .. }
-            | Self::Loss { .. }
-            | Self::Http(_)
-            | Self::Down { how: Down::Reset } => false,
-            Self::Latency { distribution, .. } => *distribution == Distribution::Uniform,
-            _ => true,
-        }
     }
 }
 

@@ -32,6 +32,8 @@ pub use property::{Property, PropertyPlan, Window};
 pub use system::{BacklogPlan, Fetch, LinkPlan, ServicePlan, SourcePlan, SystemPlan};
 pub use template::{Part, Symbol, Template};
 
+use system::RecordKind;
+
 /// The version of `plan.json`'s shape. Raised when an older `chaos` could misread a newer plan.
 pub const FORMAT_VERSION: u32 = 1;
 
@@ -70,6 +72,8 @@ pub struct Plan {
     pub system_file: String,
     /// Splits into arrivals, feeds, think times, keys, fault starts and draws of the proxy.
     pub seed: u64,
+    /// The URL of the Toxiproxy that the links run through; none is the run's own proxy.
+    pub toxiproxy: Option<String>,
     /// What is there and how to see it.
     pub system: SystemPlan,
     /// What is driven against it.
@@ -137,5 +141,86 @@ impl Plan {
             .evidence
             .iter()
             .find(|source| source.name == *name)
+    }
+
+    /// The service whose word a source is: the one that answers, logs, or owns the database.
+    pub fn source_service(&self, name: &SourceName) -> Option<ServiceName> {
+        match &self.source(name)?.fetch {
+            Fetch::Http(fetch) => Some(fetch.service.clone()),
+            Fetch::Log { service } => Some(service.clone()),
+            Fetch::Operations { .. } => None,
+            Fetch::Sql { database, .. } => self.database_owner(database),
+        }
+    }
+
+    /// The service that a database's URL names (`sqlite://$(data:orders)/orders.db`), else the one
+    /// of the database's name.
+    fn database_owner(&self, name: &DatabaseName) -> Option<ServiceName> {
+        let mut databases = self.system.databases.iter();
+        let database = databases.find(|it| it.name == *name)?;
+        let named = database.url.symbols().find_map(|symbol| match symbol {
+            Symbol::DataOf(service) => Some(ServiceName::new(service)),
+            Symbol::Direct { service, .. } => Some(ServiceName::new(service)),
+            _ => None,
+        });
+        named.or_else(|| Some(self.service(name.as_str())?.name.clone()))
+    }
+
+    /// Who tells what crossed a link: the request log of the run's own proxy, else the sources of
+    /// `call` records of its caller or callee, which are a weaker witness.
+    pub fn call_sources(&self, link: &LinkName) -> Vec<SourceName> {
+        let sources = self.system.evidence.iter();
+        let calls = sources.filter(|source| source.records == RecordKind::Call);
+        let speaks = |source: &&SourcePlan| {
+            let service = self.source_service(&source.name);
+            service.is_none_or(|it| it.as_str() == link.from || it.as_str() == link.to)
+        };
+        calls.filter(speaks).map(|it| it.name.clone()).collect()
+    }
+
+    /// What a run through a Toxiproxy cannot show for want of counts, a sentence each. Its verdicts
+    /// will be inconclusive.
+    pub fn uncounted(&self) -> Vec<String> {
+        if self.toxiproxy.is_none() {
+            return Vec::new();
+        }
+        let mut told = Vec::new();
+        let unseen = |link: &LinkName| self.call_sources(link).is_empty();
+        for fault in &self.faults {
+            if let FaultEffect::Link { links, .. } = &fault.effect {
+                for link in links.iter().filter(|link| unseen(link)) {
+                    told.push(format!(
+                        "whether the fault `{}` bit on `{link}`: no source of `call` records of `{}` or `{}`",
+                        fault.name, link.from, link.to
+                    ));
+                }
+            }
+        }
+        for property in &self.properties {
+            let link = match &property.property {
+                Property::Breaker(breaker) => &breaker.link,
+                Property::Retries(retries) => &retries.link,
+                _ => continue,
+            };
+            if unseen(link) {
+                told.push(format!(
+                    "`{}`: no source of `call` records of `{}` or `{}`",
+                    property.name, link.from, link.to
+                ));
+            }
+        }
+        told
+    }
+
+    /// The sources of claimed breaker states that speak for a link: its caller's own, and those
+    /// that are no single service's.
+    pub fn claims_on(&self, link: &LinkName) -> Vec<SourceName> {
+        let sources = self.system.evidence.iter();
+        let claims = sources.filter(|source| source.records == RecordKind::Transition);
+        let speaks = |source: &&SourcePlan| {
+            let service = self.source_service(&source.name);
+            service.is_none_or(|service| service.as_str() == link.from)
+        };
+        claims.filter(speaks).map(|it| it.name.clone()).collect()
     }
 }

@@ -201,8 +201,8 @@ pub struct Breaker {
     pub when: BreakerWhen,
     /// How it is set.
     pub breaker: BreakerPlan,
-    /// Where it says what its state is, if the system has such a source.
-    pub transitions: Option<SourceName>,
+    /// Where its caller says what its state is; none if the system has no such source.
+    pub transitions: Vec<SourceName>,
 }
 
 /// Which half of a breaker's work is judged.

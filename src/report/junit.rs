@@ -4,9 +4,11 @@
 
 use std::time::Duration;
 
-use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite};
+pub use quick_junit::TestSuite;
+use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus};
 
 use super::{Inconclusive, ReportError, Run};
+use crate::plan::Plan;
 use crate::verdict::{Status, Verdict};
 
 /// Renders the JUnit report of some runs, a suite each.
@@ -14,35 +16,55 @@ use crate::verdict::{Status, Verdict};
 /// # Errors
 ///
 /// Only what the XML writer says.
-pub fn render(runs: &[Run<'_>], inconclusive: Inconclusive) -> Result<Vec<u8>, ReportError> {
+pub fn render(suites: Vec<TestSuite>) -> Result<Vec<u8>, ReportError> {
     let mut report = Report::new("chaos");
-    report.add_test_suites(runs.iter().map(|run| suite(run, inconclusive)));
+    report.add_test_suites(suites);
     let text = report
         .to_string()
         .map_err(|e| ReportError::new("junit.xml")(e.into()))?;
     Ok(text.into_bytes())
 }
 
-fn suite(run: &Run<'_>, inconclusive: Inconclusive) -> TestSuite {
-    let mut suite = TestSuite::new(run.plan.name.as_str());
+/// The suite of a run.
+pub fn suite(run: &Run<'_>, inconclusive: Inconclusive) -> TestSuite {
+    let mut suite = suite_of(run.plan);
     suite
         .set_time(Duration::from_secs_f64(run.lasted_s()))
-        .add_property(Property::new("run", run.id()))
-        .add_property(Property::new("seed", run.plan.seed.to_string()))
-        .add_property(Property::new(
-            "scenario-file",
-            run.plan.scenario_file.as_str(),
-        ));
+        .add_property(Property::new("run", run.id()));
     for verdict in &run.verdicts.verdicts {
         suite.add_test_case(case(run, verdict, inconclusive));
     }
     // A run that was cut short before it judged anything must not read as an empty success.
     if let Some(why) = &run.verdicts.ended_why {
+        suite.add_test_case(cut_short(why));
+    }
+    if !run.left().is_empty() {
         let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
-        status.set_message(why.as_str()).set_type("ended");
-        suite.add_test_case(TestCase::new("the run came to its end", status));
+        status.set_message(run.left().join(", ")).set_type("left");
+        suite.add_test_case(TestCase::new("the run left nothing behind", status));
     }
     suite
+}
+
+/// The suite of a scenario that there is no judged run of.
+pub fn not_run(plan: &Plan, why: &str) -> TestSuite {
+    let mut suite = suite_of(plan);
+    suite.add_test_case(cut_short(why));
+    suite
+}
+
+fn suite_of(plan: &Plan) -> TestSuite {
+    let mut suite = TestSuite::new(plan.name.as_str());
+    suite
+        .add_property(Property::new("seed", plan.seed.to_string()))
+        .add_property(Property::new("scenario-file", plan.scenario_file.as_str()));
+    suite
+}
+
+fn cut_short(why: &str) -> TestCase {
+    let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
+    status.set_message(why).set_type("ended");
+    TestCase::new("the run came to its end", status)
 }
 
 fn case(run: &Run<'_>, verdict: &Verdict, inconclusive: Inconclusive) -> TestCase {

@@ -14,6 +14,9 @@ const ERROR_CLASSES_MAX: usize = 6;
 const HEAT_COLUMNS_MAX: usize = 250;
 /// Rows of a heat map per factor of ten.
 const HEAT_ROWS_PER_DECADE: f64 = 8.0;
+/// Values that must lie beyond a percentile for it to be shown as one.
+const BEYOND_MIN: f64 = 5.0;
+
 /// The quantiles that are shown, with their names.
 pub(super) const QUANTILES: [(f64, &str); 5] = [
     (0.5, "p50"),
@@ -58,6 +61,13 @@ fn error_class(operation: &Operation) -> Option<String> {
 pub(super) fn quantile(sorted: &[u64], quantile: f64) -> Option<u64> {
     let rank = (quantile * sorted.len() as f64).ceil() as usize;
     sorted.get(rank.max(1) - 1).copied()
+}
+
+/// As [`quantile`], where enough values lie beyond it to know it: five, or none at all for the
+/// largest.
+pub(super) fn known_quantile(sorted: &[u64], q: f64) -> Option<u64> {
+    let beyond = (1.0 - q) * sorted.len() as f64;
+    (q >= 1.0 || beyond >= BEYOND_MIN - 1e-9).then(|| quantile(sorted, q))?
 }
 
 /// An operation over time.
@@ -325,7 +335,15 @@ pub(super) fn samples<'e>(
 
 #[cfg(test)]
 mod tests {
-    use super::quantile;
+    use super::{known_quantile, quantile};
+
+    #[test]
+    fn a_percentile_with_fewer_than_five_values_beyond_it_is_not_known() {
+        let values: Vec<u64> = (1..=500).collect();
+        assert_eq!(known_quantile(&values, 0.99), Some(495));
+        assert_eq!(known_quantile(&values[..499], 0.99), None);
+        assert_eq!(known_quantile(&values[..3], 1.0), Some(3));
+    }
 
     #[test]
     fn quantile_is_the_nearest_rank() {

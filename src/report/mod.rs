@@ -63,6 +63,16 @@ impl<'r> Run<'r> {
         }
     }
 
+    /// What teardown could not stop or remove. Empty unless something is broken.
+    pub fn left(&self) -> &'r [String] {
+        let events = self.evidence.events.iter().rev();
+        let mut left = events.filter_map(|stamped| match &stamped.event {
+            Event::TeardownFinished { left, .. } => Some(left.as_slice()),
+            _ => None,
+        });
+        left.next().unwrap_or_default()
+    }
+
     /// The user's own line.
     fn line(&self, source: &SourceRef) -> Option<&'r str> {
         let text = self.files.get(&source.file)?;

@@ -4,24 +4,28 @@
 //! The types here mirror those of `verdict/` on purpose: the file is a promise to its readers, and
 //! a renamed field in the judge must not silently rename a key.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{ReportError, Run};
-use crate::evidence::StopReason;
+use crate::evidence::{Evidence, StopReason};
+use crate::plan::Plan;
 use crate::verdict::{Finding, Status, Verdict, Verdicts};
 
 /// The version of the file's shape. Raised when an older reader could misread a newer file.
 pub const FORMAT_VERSION: u32 = 1;
 
-/// What `outcome.json` holds.
+/// What `outcome.json` holds, and what `--json` writes of one scenario. Of several, `--json` writes
+/// a list of these, one for each scenario in the order in which they were to run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(title = "Outcome of a chaos run")]
 pub struct Outcome {
     /// The version of this file's shape.
     pub format_version: u32,
-    /// The run: `2026-11-21-0423-7f3a`.
+    /// The run: `2026-11-21-0423-7f3a`; `unknown` when it did not begin.
     pub run_id: String,
     /// The scenario's name.
     pub scenario: String,
@@ -177,20 +181,37 @@ impl Outcome {
             ended: verdicts.ended.into(),
             ended_why: verdicts.ended_why.clone(),
             status: verdicts.status().into(),
-            exit: ExitName::of(verdicts),
+            exit: ExitName::of(verdicts, run.left()),
             verdicts: verdicts.verdicts.iter().map(Into::into).collect(),
         }
+    }
+
+    /// The outcome of a scenario that there is no judged run of, and why. `ended` is how the
+    /// command ended.
+    pub fn not_run(plan: &Plan, ended: StopReason, why: &str) -> Self {
+        let verdicts = Verdicts {
+            ended,
+            ended_why: Some(why.to_owned()),
+            verdicts: Vec::new(),
+        };
+        Self::of(&Run {
+            plan,
+            evidence: &Evidence::default(),
+            verdicts: &verdicts,
+            files: &BTreeMap::new(),
+        })
     }
 }
 
 impl ExitName {
-    fn of(verdicts: &Verdicts) -> Self {
+    fn of(verdicts: &Verdicts, left: &[String]) -> Self {
         match (verdicts.ended, verdicts.status()) {
             (StopReason::Interrupt | StopReason::SecondInterrupt, _) => Self::Interrupted,
             (StopReason::Terminate | StopReason::SecondTerminate, _) => Self::Terminated,
             (_, Status::Fail) => Self::Violated,
             (StopReason::Failed, _) => Self::NotCarriedOut,
             (StopReason::Finished, Status::Inconclusive) => Self::Inconclusive,
+            (StopReason::Finished, Status::Pass) if !left.is_empty() => Self::NotCarriedOut,
             (StopReason::Finished, Status::Pass) => Self::Held,
         }
     }
@@ -265,6 +286,19 @@ impl From<&Finding> for OutcomeFinding {
 /// Only what the JSON writer says.
 pub fn render(run: &Run<'_>) -> Result<Vec<u8>, ReportError> {
     pretty(&Outcome::of(run)).map_err(|e| ReportError::new("outcome.json")(e.into()))
+}
+
+/// Renders what `--json` writes: the outcome of one scenario, a list of outcomes of several.
+///
+/// # Errors
+///
+/// Only what the JSON writer says.
+pub fn render_all(outcomes: &[Outcome]) -> Result<Vec<u8>, ReportError> {
+    let rendered = match outcomes {
+        [one] => pretty(one),
+        several => pretty(&several),
+    };
+    rendered.map_err(|e| ReportError::new("outcome.json")(e.into()))
 }
 
 /// The JSON Schema of `outcome.json`: what `schema/outcome.schema.json` holds.

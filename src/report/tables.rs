@@ -2,7 +2,7 @@
 //! escapes them.
 
 use super::Run;
-use super::measure::{InWindow, OUTCOMES, QUANTILES, quantile};
+use super::measure::{InWindow, OUTCOMES, QUANTILES, known_quantile};
 use super::numbers;
 use super::timeline::{Span, Timeline};
 use crate::evidence::events::LoadSummary;
@@ -105,17 +105,13 @@ fn cells(seconds: f64, found: &InWindow, base: Option<(f64, &InWindow)>) -> Vec<
     };
     let base_good = base.map(|(_, base)| share(base.good(), base));
     let good = share(found.good(), found);
-    let plain = |head, text| Cell {
-        head,
-        text,
-        delta: String::new(),
-        worse: false,
-    };
     let mut cells = vec![
-        plain(
-            "offered",
-            format!("{} /s", numbers::digits(found.n as f64 / seconds)),
-        ),
+        Cell {
+            head: "offered",
+            text: format!("{} /s", numbers::digits(found.n as f64 / seconds)),
+            delta: format!("n {}", numbers::count(found.n)),
+            worse: false,
+        },
         Cell {
             head: "done or accepted",
             text: format!("{} /s", numbers::digits(found.good() as f64 / seconds)),
@@ -131,8 +127,8 @@ fn cells(seconds: f64, found: &InWindow, base: Option<(f64, &InWindow)>) -> Vec<
         },
     ];
     cells.extend(QUANTILES.map(|(q, head)| {
-        let value = quantile(&found.latency, q);
-        let base = base.and_then(|(_, base)| quantile(&base.latency, q));
+        let value = known_quantile(&found.latency, q);
+        let base = base.and_then(|(_, base)| known_quantile(&base.latency, q));
         let factor = value
             .zip(base)
             .map(|(value, base)| value as f64 / base.max(1) as f64);

@@ -4,7 +4,7 @@
 
 use crate::evidence::events::Bite;
 use crate::evidence::{Event, Evidence, Operation, Phase, Transition};
-use crate::plan::{FaultName, LinkName, Plan, ServiceName};
+use crate::plan::{FaultName, LinkName, LinkPlan, Plan, ServiceName, SourceName};
 
 /// Most points of a series.
 pub(super) const POINTS_MAX: u64 = 1_000;
@@ -288,23 +288,27 @@ pub(super) struct Claimed {
     pub(super) to_ns: u64,
 }
 
-/// The claimed states of each guarded link over the axis, in the order of the plan.
+/// The claimed states of each link whose caller speaks about its breaker, over the axis, in the
+/// order of the plan.
 pub(super) fn breakers(
     plan: &Plan,
     evidence: &Evidence,
     timeline: &Timeline,
 ) -> Vec<(LinkName, Vec<Claimed>)> {
-    let guarded = |link: &LinkName| {
-        evidence
-            .transitions
-            .iter()
-            .any(|transition| transition.link == *link)
-            || plan.link(link).is_some_and(|link| link.breaker.is_some())
+    let said = |link: &LinkName| evidence.transitions.iter().any(|it| it.link == *link);
+    let quiet = |link: &LinkPlan| {
+        let read = |source: &SourceName| {
+            evidence
+                .sources
+                .get(source)
+                .is_some_and(|it| it.error.is_none())
+        };
+        link.breaker.is_some() && plan.claims_on(&link.name).iter().any(read)
     };
-    let links = plan.system.links.iter().map(|link| &link.name);
+    let links = plan.system.links.iter();
     links
-        .filter(|link| guarded(link))
-        .map(|link| (link.clone(), claimed(evidence, timeline, link)))
+        .filter(|link| said(&link.name) || quiet(link))
+        .map(|link| (link.name.clone(), claimed(evidence, timeline, &link.name)))
         .collect()
 }
 

@@ -298,6 +298,13 @@ impl Fleet {
         Ok(spawned.incarnation)
     }
 
+    /// How many times a service was started; 0 before the first.
+    pub(crate) fn incarnation(&self, name: &ServiceName) -> u32 {
+        let processes = self.processes();
+        let process = processes.get(&ProcessId::from(name.as_str()));
+        process.map_or(0, |process| process.incarnation)
+    }
+
     /// Starts a service and waits until it is ready. Says how long that took.
     pub(crate) async fn start(&self, name: &ServiceName) -> Result<String, RunError> {
         let service = self.plan.service(name.as_str()).ok_or_else(|| {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
+use super::links;
 use crate::keeper::{Swept, sweep};
 
 /// The lock's file in the run folder.
@@ -88,14 +89,14 @@ pub enum Cleared {
     Processes(Swept),
 }
 
-/// Clears what the run of this folder left: kills its processes and removes the services' data. The
-/// folder's name is the run's id. Its lock stays when a process could not be killed, so that the
-/// next start tries again.
+/// Clears what the run of this folder left: kills its processes, removes the services' data, and its
+/// proxies from a shared Toxiproxy. The folder's name is the run's id. Its lock stays when something
+/// could not be cleared, so that the next start tries again.
 ///
 /// # Errors
 ///
 /// When the folder cannot be used.
-pub fn clear(run_folder: &Path) -> io::Result<Cleared> {
+pub async fn clear(run_folder: &Path) -> io::Result<Cleared> {
     let folder = run_folder.canonicalize()?;
     let run_id = folder.file_name().and_then(|name| name.to_str());
     let run_id = run_id.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidFilename))?;
@@ -108,13 +109,31 @@ pub fn clear(run_folder: &Path) -> io::Result<Cleared> {
         return Ok(Cleared::UnderWay);
     };
     let swept = sweep(run_id, SWEEP_DEADLINE);
-    if !swept.left.is_empty() {
+    let proxies_left = remove_proxies(&folder, run_id).await;
+    if !swept.left.is_empty() || !proxies_left.is_empty() {
         // Unlocked when this process ends, but not removed.
         std::mem::forget(lock);
     } else {
         remove_data(&folder.join(DATA))?;
     }
     Ok(Cleared::Processes(swept))
+}
+
+/// Removes the run's proxies from the Toxiproxy that its plan names; says which are left.
+async fn remove_proxies(folder: &Path, run_id: &str) -> Vec<String> {
+    let plan = fs::read(folder.join("plan.json")).unwrap_or_default();
+    let plan: serde_json::Value = serde_json::from_slice(&plan).unwrap_or_default();
+    let Some(server) = plan["toxiproxy"].as_str() else {
+        return Vec::new();
+    };
+    match links::remove_leftovers(server, run_id).await {
+        Ok(left) => left,
+        Err(error) => {
+            // A server that is gone has taken its proxies with it.
+            tracing::warn!(server, %error, "no proxies removed");
+            Vec::new()
+        }
+    }
 }
 
 /// Removes the services' data, if there is any.
@@ -133,8 +152,8 @@ pub fn remove_data(data: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn run_under_way_is_left_alone_and_a_killed_one_is_cleared() {
+    #[tokio::test]
+    async fn run_under_way_is_left_alone_and_a_killed_one_is_cleared() {
         let reports = tempfile::tempdir().expect("a folder");
         let (killed, live) = (reports.path().join("killed"), reports.path().join("live"));
         for folder in [&killed, &live, &reports.path().join("finished")] {
@@ -148,13 +167,13 @@ mod tests {
             unfinished(reports.path()).expect("readable"),
             [killed.clone(), live.clone()]
         );
-        assert_eq!(clear(&live).expect("readable"), Cleared::UnderWay);
+        assert_eq!(clear(&live).await.expect("readable"), Cleared::UnderWay);
         let nothing = Swept {
             killed: 0,
             left: Vec::new(),
         };
         assert_eq!(
-            clear(&killed).expect("readable"),
+            clear(&killed).await.expect("readable"),
             Cleared::Processes(nothing)
         );
         assert!(!killed.join(DATA).exists());
@@ -165,11 +184,11 @@ mod tests {
         );
     }
 
-    #[test]
-    fn folder_of_no_killed_run_is_not_touched() {
+    #[tokio::test]
+    async fn folder_of_no_killed_run_is_not_touched() {
         let folder = tempfile::tempdir().expect("a folder");
         fs::create_dir(folder.path().join(DATA)).expect("a folder");
-        assert!(clear(folder.path()).is_err());
+        assert!(clear(folder.path()).await.is_err());
         assert!(folder.path().join(DATA).exists());
         assert!(!folder.path().join(LOCK).exists());
     }

@@ -14,7 +14,7 @@ use crate::evidence::events::Bite;
 use crate::evidence::{Call, CallEnd, Event, REQUEST_LOG, Record};
 use crate::plan::fault::{Distribution, Down, HttpEffect, HttpFault};
 use crate::plan::system::Protocol;
-use crate::plan::{Direction, FaultName, LinkEffect, LinkName, Plan};
+use crate::plan::{Direction, FaultName, LinkEffect, LinkName, LinkPlan, Plan, SourceName};
 use crate::toxiproxy::client::{Client, ClientError};
 use crate::toxiproxy::wire::{
     self, AllStats, ProxyUpdate, RequestEnd, RequestRow, Stream, Toxic, WhenDown,
@@ -39,6 +39,23 @@ pub(crate) struct Links {
     journal: Arc<Journal>,
     state: Mutex<State>,
     names: BTreeMap<String, LinkName>,
+    server: Server,
+}
+
+/// Whose proxies these are.
+enum Server {
+    /// The run's own: it has them to itself, and the extensions.
+    Own,
+    /// Somebody's Toxiproxy: the run's proxies carry its id, and nothing else there is touched.
+    Shared {
+        /// What their names begin with.
+        prefix: String,
+    },
+}
+
+/// What the names of a run's proxies on a shared Toxiproxy begin with.
+fn prefix_of(run_id: &str) -> String {
+    format!("chaos-{run_id}.")
 }
 
 #[derive(Default)]
@@ -57,18 +74,42 @@ pub(crate) struct Confirmed {
 }
 
 impl Links {
-    pub(crate) fn new(client: Client, plan: Arc<Plan>, journal: Arc<Journal>) -> Self {
+    pub(crate) fn new(
+        client: Client,
+        plan: Arc<Plan>,
+        journal: Arc<Journal>,
+        run_id: &str,
+    ) -> Self {
         let links = plan.system.links.iter();
         let names = links
             .map(|link| (link.name.alias(), link.name.clone()))
             .collect();
+        let server = match plan.toxiproxy {
+            None => Server::Own,
+            Some(_) => Server::Shared {
+                prefix: prefix_of(run_id),
+            },
+        };
         Self {
             client,
             plan,
             journal,
             state: Mutex::default(),
             names,
+            server,
         }
+    }
+
+    /// The name of a link's proxy.
+    fn proxy(&self, link: &LinkName) -> String {
+        match &self.server {
+            Server::Own => link.alias(),
+            Server::Shared { prefix } => format!("{prefix}{}", link.alias()),
+        }
+    }
+
+    fn is_shared(&self) -> bool {
+        matches!(self.server, Server::Shared { .. })
     }
 
     /// The version of the proxy, once it answers.
@@ -83,14 +124,10 @@ impl Links {
                 .address(link.service.as_str(), link.port.as_str())
                 .expect("planning resolves the port of every link");
             let listen = bindings.links[&link.name].clone();
-            let mut proxy = wire::Proxy::new(link.name.alias(), listen.clone(), upstream.clone());
-            if link.protocol == Protocol::Http {
-                proxy.protocol = wire::Protocol::Http;
-            }
-            proxy.correlate = link.correlate.clone();
-            if link.refuse_when_down {
-                proxy.when_down = WhenDown::Refuse;
-                proxy.upstream_up = false;
+            let name = self.proxy(&link.name);
+            let mut proxy = wire::Proxy::new(name, listen.clone(), upstream.clone());
+            if !self.is_shared() {
+                extend(&mut proxy, link);
             }
             self.client.create(&proxy).await?;
             self.journal.event(Event::LinkCreated {
@@ -104,6 +141,9 @@ impl Links {
 
     /// Tells the proxies that lead to a port whether something listens there.
     pub(crate) async fn set_listening(&self, service: &str, port: Option<&str>, up: bool) {
+        if self.is_shared() {
+            return;
+        }
         for link in &self.plan.system.links {
             let meant = link.service.as_str() == service
                 && port.is_none_or(|port| link.port.as_str() == port)
@@ -111,7 +151,11 @@ impl Links {
             if !meant {
                 continue;
             }
-            if let Err(error) = self.client.set_upstream_up(&link.name.alias(), up).await {
+            if let Err(error) = self
+                .client
+                .set_upstream_up(&self.proxy(&link.name), up)
+                .await
+            {
                 tracing::warn!(link = %link.name, %error, "the proxy was not told");
             }
         }
@@ -127,13 +171,16 @@ impl Links {
     ) -> Result<Confirmed, String> {
         let mut state = self.state.lock().await;
         if let LinkEffect::Down { how: Down::Refuse } = effect {
-            let before = self.stats().await?;
+            let before = match self.is_shared() {
+                true => None,
+                false => Some(self.stats().await?),
+            };
             for link in links {
-                let cut = before
-                    .proxies
-                    .get(&link.alias())
-                    .map_or(0, |stats| stats.connections.cut);
-                state.cut_before.insert((link.clone(), fault.clone()), cut);
+                if let Some(before) = &before {
+                    let before = before.proxies.get(&self.proxy(link));
+                    let cut = before.map_or(0, |stats| stats.connections.cut);
+                    state.cut_before.insert((link.clone(), fault.clone()), cut);
+                }
                 state
                     .down
                     .entry(link.clone())
@@ -141,9 +188,9 @@ impl Links {
                     .insert(fault.clone());
                 self.set_enabled(link, false).await?;
             }
-            return self.confirm(links, &BTreeMap::new()).await;
+            return self.confirm(&state, links, &BTreeMap::new()).await;
         }
-        let toxics = toxics(fault, direction, effect);
+        let toxics = toxics(fault, direction, effect, self.is_shared());
         for link in links {
             state
                 .toxics
@@ -176,7 +223,12 @@ impl Links {
     }
 
     /// What a fault did to each of its links so far.
+    ///
+    /// A shared Toxiproxy counts nothing: then it is up to other witnesses.
     pub(crate) async fn bites(&self, fault: &FaultName, links: &[LinkName]) -> Vec<Bite> {
+        if self.is_shared() {
+            return Vec::new();
+        }
         let Ok(stats) = self.stats().await else {
             return Vec::new();
         };
@@ -186,7 +238,7 @@ impl Links {
                 link: Some(link.clone()),
                 ..Bite::default()
             };
-            let Some(stats) = stats.proxies.get(&link.alias()) else {
+            let Some(stats) = stats.proxies.get(&self.proxy(link)) else {
                 return bite;
             };
             for (name, toxic) in &stats.toxics {
@@ -213,16 +265,46 @@ impl Links {
     /// Lifts everything at once, for teardown.
     pub(crate) async fn reset(&self) -> Result<(), ClientError> {
         *self.state.lock().await = State::default();
-        self.client.reset().await
+        if !self.is_shared() {
+            return self.client.reset().await;
+        }
+        for proxy in self.own_proxies().await? {
+            self.client.set_toxics(&proxy.name, &[]).await?;
+            if !proxy.enabled {
+                self.enable(&proxy.name, true).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the run's proxies from a shared Toxiproxy, which outlives the run. Says which are
+    /// left.
+    pub(crate) async fn remove(&self) -> Vec<String> {
+        match &self.server {
+            Server::Own => Vec::new(),
+            Server::Shared { prefix } => remove_all(&self.client, prefix).await,
+        }
+    }
+
+    /// The proxies of this run.
+    async fn own_proxies(&self) -> Result<Vec<wire::Proxy>, ClientError> {
+        let proxies = self.client.proxies().await?.into_values();
+        Ok(match &self.server {
+            Server::Own => proxies.collect(),
+            Server::Shared { prefix } => {
+                let own = proxies.filter(|proxy| proxy.name.starts_with(prefix));
+                own.collect()
+            }
+        })
     }
 
     /// Toxics and disabled proxies that are left.
     pub(crate) async fn left(&self) -> Vec<String> {
-        let Ok(proxies) = self.client.proxies().await else {
+        let Ok(proxies) = self.own_proxies().await else {
             return Vec::new();
         };
         let mut left = Vec::new();
-        for proxy in proxies.values() {
+        for proxy in proxies {
             left.extend(
                 proxy
                     .toxics
@@ -236,13 +318,17 @@ impl Links {
         left
     }
 
-    async fn set_enabled(&self, link: &LinkName, enabled: bool) -> Result<(), String> {
+    async fn enable(&self, proxy: &str, enabled: bool) -> Result<(), ClientError> {
         let update = ProxyUpdate {
             enabled: Some(enabled),
             ..ProxyUpdate::default()
         };
-        let updated = self.client.update(&link.alias(), &update).await;
-        updated.map(drop).map_err(|error| error.to_string())
+        self.client.update(proxy, &update).await.map(drop)
+    }
+
+    async fn set_enabled(&self, link: &LinkName, enabled: bool) -> Result<(), String> {
+        let enabled = self.enable(&self.proxy(link), enabled).await;
+        enabled.map_err(|error| error.to_string())
     }
 
     async fn replace_sets(&self, state: &State, links: &[LinkName]) -> Result<Confirmed, String> {
@@ -254,31 +340,61 @@ impl Links {
                 .into_iter()
                 .flat_map(BTreeMap::values);
             let set: Vec<Toxic> = faults.flatten().cloned().collect();
-            let set = self.client.set_toxics(&link.alias(), &set).await;
+            let name = self.proxy(link);
+            let set = self.client.set_toxics(&name, &set).await;
             if let Some(generation) = set.map_err(|error| error.to_string())? {
-                generations.insert(link.alias(), generation);
+                generations.insert(name, generation);
             }
         }
-        self.confirm(links, &generations).await
+        self.confirm(state, links, &generations).await
+    }
+
+    /// A shared Toxiproxy does not tell what its connections run: there, a change counts as done
+    /// when it reads back.
+    async fn read_back(&self, state: &State, links: &[LinkName]) -> Result<Confirmed, String> {
+        for link in links {
+            let name = self.proxy(link);
+            let proxy = self.client.proxy(&name).await;
+            let proxy = proxy.map_err(|error| error.to_string())?;
+            let faults = state.toxics.get(link).into_iter();
+            let mut wanted = faults.flat_map(BTreeMap::values).flatten();
+            let has = |toxic: &Toxic| proxy.toxics.iter().any(|it| it.name == toxic.name);
+            let is_down = state.down.get(link).is_some_and(|it| !it.is_empty());
+            let n: usize = state
+                .toxics
+                .get(link)
+                .map_or(0, |it| it.values().map(Vec::len).sum());
+            if !wanted.all(has) || proxy.toxics.len() != n || proxy.enabled == is_down {
+                return Err(format!("`{name}` does not read back what it was told"));
+            }
+        }
+        Ok(Confirmed {
+            at_ns: self.journal.now_ns(),
+            detail: "read back".into(),
+        })
     }
 
     async fn confirm(
         &self,
+        state: &State,
         links: &[LinkName],
         generations: &BTreeMap<String, u64>,
     ) -> Result<Confirmed, String> {
+        if self.is_shared() {
+            return self.read_back(state, links).await;
+        }
         let deadline = tokio::time::Instant::now() + CONFIRM_WITHIN;
         loop {
             let all = self.stats().await?;
             let (mut current, mut older) = (0, 0);
             let mut confirmed = true;
             for link in links {
-                let Some(stats) = all.proxies.get(&link.alias()) else {
+                let Some(stats) = all.proxies.get(&self.proxy(link)) else {
                     continue;
                 };
                 current += stats.current;
                 older += stats.older;
-                let wanted = generations.get(&link.alias()).copied().unwrap_or(0);
+                let wanted = generations.get(&self.proxy(link)).copied().unwrap_or(0);
                 confirmed &= stats.confirmed && stats.generation >= wanted;
             }
             if confirmed {
@@ -304,7 +420,12 @@ impl Links {
     }
 
     /// Reads counters and the request log until told to stop, then the rest of the log.
+    ///
+    /// A shared Toxiproxy has neither.
     pub(crate) async fn watch(self: Arc<Self>, stop: CancellationToken) {
+        if self.is_shared() {
+            return;
+        }
         let mut log = RequestLog::default();
         let mut requests = tokio::time::interval(REQUESTS_EVERY);
         let mut stats = tokio::time::interval(STATS_EVERY);
@@ -318,7 +439,7 @@ impl Links {
         self.read_requests(&mut log, true).await;
         self.report_stats().await;
         self.journal.event(Event::SourceRead {
-            source: crate::plan::SourceName::new(REQUEST_LOG),
+            source: SourceName::new(REQUEST_LOG),
             rows: log.rows,
             lost: log.lost,
             error: log.error,
@@ -356,6 +477,7 @@ impl Links {
     fn call(&self, row: RequestRow) -> Option<Call> {
         let clock = self.journal.clock();
         Some(Call {
+            source: SourceName::new(REQUEST_LOG),
             link: self.names.get(&row.proxy)?.clone(),
             connection: row.connection,
             at_ns: clock.from_mono(row.at),
@@ -381,7 +503,7 @@ impl Links {
     async fn report_stats(&self) {
         let Ok(all) = self.stats().await else { return };
         for link in &self.plan.system.links {
-            let Some(stats) = all.proxies.get(&link.name.alias()) else {
+            let Some(stats) = all.proxies.get(&self.proxy(&link.name)) else {
                 continue;
             };
             self.journal.event(Event::LinkStats {
@@ -407,8 +529,56 @@ struct RequestLog {
     error: Option<String>,
 }
 
+/// What our own proxy can do for a link beyond a Toxiproxy.
+fn extend(proxy: &mut wire::Proxy, link: &LinkPlan) {
+    if link.protocol == Protocol::Http {
+        proxy.protocol = wire::Protocol::Http;
+    }
+    proxy.correlate = link.correlate.clone();
+    if link.refuse_when_down {
+        proxy.when_down = WhenDown::Refuse;
+        proxy.upstream_up = false;
+    }
+}
+
+/// Removes what a killed run left on a shared Toxiproxy. Says which proxies are left.
+pub(super) async fn remove_leftovers(
+    server: &str,
+    run_id: &str,
+) -> Result<Vec<String>, ClientError> {
+    let client = Client::new(server)?;
+    client.version().await?;
+    Ok(remove_all(&client, &prefix_of(run_id)).await)
+}
+
+/// Deletes every proxy whose name begins like this; says which are left.
+async fn remove_all(client: &Client, prefix: &str) -> Vec<String> {
+    let proxies = match client.proxies().await {
+        Ok(proxies) => proxies,
+        // A server that is gone has taken its proxies with it.
+        Err(ClientError::NoAnswer { source, .. }) if source.is_connect() => return Vec::new(),
+        Err(error) => {
+            tracing::warn!(%error, "the run's proxies were not removed");
+            return vec![format!("proxies `{prefix}*`")];
+        }
+    };
+    let mut left = Vec::new();
+    for name in proxies.keys().filter(|name| name.starts_with(prefix)) {
+        if let Err(error) = client.delete(name).await {
+            tracing::warn!(%error, "a proxy of the run was not removed");
+            left.push(format!("proxy `{name}`"));
+        }
+    }
+    left
+}
+
 /// The toxics of a fault on one link, named `FAULT.DIRECTION`.
-fn toxics(fault: &FaultName, direction: Direction, effect: &LinkEffect) -> Vec<Toxic> {
+fn toxics(
+    fault: &FaultName,
+    direction: Direction,
+    effect: &LinkEffect,
+    is_shared: bool,
+) -> Vec<Toxic> {
     let streams: &[(Stream, &str)] = match (effect, direction) {
         // What acts on whole connections or requests needs one side of the pipe alone.
         (effect, _) if effect.is_undirected() => &[(Stream::Upstream, "request")],
@@ -421,14 +591,16 @@ fn toxics(fault: &FaultName, direction: Direction, effect: &LinkEffect) -> Vec<T
     };
     streams
         .iter()
-        .map(|(stream, side)| toxic(&format!("{fault}.{side}"), *stream, effect))
+        .map(|(stream, side)| toxic(&format!("{fault}.{side}"), *stream, effect, is_shared))
         .collect()
 }
 
-fn toxic(name: &str, stream: Stream, effect: &LinkEffect) -> Toxic {
+fn toxic(name: &str, stream: Stream, effect: &LinkEffect, is_shared: bool) -> Toxic {
     let ms = |duration: &Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let new = |kind: &str| Toxic::new(name, kind, stream);
     match effect {
+        // A Toxiproxy holds all bytes at a rate of nothing.
+        LinkEffect::Stall if is_shared => new("bandwidth").with("rate", 0),
         LinkEffect::Latency {
             latency,
             jitter,
@@ -442,6 +614,7 @@ fn toxic(name: &str, stream: Stream, effect: &LinkEffect) -> Toxic {
                 other => toxic.with("distribution", other.name()),
             }
         }
+
         LinkEffect::Stall => new("stall"),
         LinkEffect::Blackhole => new("timeout").with("timeout", 0),
         LinkEffect::Bandwidth { bytes_per_s } => new("bandwidth").with("rate", bytes_per_s / 1000),

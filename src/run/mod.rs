@@ -94,15 +94,18 @@ pub async fn execute(
             (Some(stage), error)
         }
     };
+    // Not asked of `shutdown`, which later runs share: a run that fails ends itself alone.
     if let Some(error) = &error {
-        shutdown.request(StopReason::Failed);
         stopping(&journal, StopReason::Failed, error.to_string());
     } else if let Some(reason) = shutdown.reason() {
         stopping(&journal, reason, "told to stop by a signal".into());
     }
     let left = teardown(stage, &options, &journal, shutdown).await;
     Ended {
-        reason: shutdown.reason().unwrap_or(StopReason::Finished),
+        reason: shutdown.reason().unwrap_or(match error {
+            Some(_) => StopReason::Failed,
+            None => StopReason::Finished,
+        }),
         error,
         left,
     }

@@ -89,10 +89,12 @@ impl Stage {
             .await
             .map_err(|error| RunError::world("start the keeper", error.to_string()))?;
         let keeper = Arc::new(keeper);
-        let api = format!("127.0.0.1:{}", ports[PROXY_API].number());
-        let proxy = Client::new(&format!("http://{api}"))
+        let own = || format!("http://127.0.0.1:{}", ports[PROXY_API].number());
+        let proxy = Client::new(&plan.toxiproxy.clone().unwrap_or_else(own))
             .map_err(|error| RunError::new("reach the proxy", error))?;
-        let links = Arc::new(Links::new(proxy, Arc::clone(plan), Arc::clone(journal)));
+        let (of_plan, journal_of) = (Arc::clone(plan), Arc::clone(journal));
+        let links = Links::new(proxy, of_plan, journal_of, folder.run_id());
+        let links = Arc::new(links);
         let fleet = Arc::new(Fleet::new(FleetParts {
             keeper: Arc::clone(&keeper),
             plan: Arc::clone(plan),
@@ -108,6 +110,7 @@ impl Stage {
             plan: Arc::clone(plan),
             bindings: Arc::clone(&bindings),
             journal: Arc::clone(journal),
+            fleet: Arc::clone(&fleet),
             client: client.clone(),
             logs: folder.logs(),
             operations: folder.file("records/operation.jsonl"),
@@ -134,8 +137,20 @@ impl Stage {
         Arc::clone(&self.fleet)
     }
 
-    /// Starts the proxy and waits until it answers.
+    /// Starts the proxy and waits until it answers; a Toxiproxy of somebody's runs already.
     pub(crate) async fn start_proxy(&self) -> Result<(), RunError> {
+        if let Some(url) = &self.plan.toxiproxy {
+            let version = self.links.version().await;
+            let version = version.map_err(|error| {
+                RunError::new(format!("reach the Toxiproxy at {url}"), error)
+                    .help("start it, or run without `--toxiproxy`")
+            })?;
+            self.journal.event(Event::ProxyReady {
+                version,
+                embedded: false,
+            });
+            return Ok(());
+        }
         let port = self.ports[PROXY_API].number();
         let (port, seed) = (port.to_string(), self.plan.seed.to_string());
         let arguments = [
@@ -328,6 +343,8 @@ impl Stage {
         if let Some((stop, _)) = &self.watching_links {
             stop.cancel();
         }
+        let removed = timeout(STEP_WITHIN, self.links.remove()).await;
+        left.extend(removed.unwrap_or_else(|_| vec!["proxies of the run".into()]));
         let stopped = self.keeper.stop(Duration::from_millis(500)).await;
         left.extend(stopped.left.iter().map(|pid| format!("process {pid}")));
         left

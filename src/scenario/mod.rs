@@ -6,8 +6,10 @@
 
 pub mod fault_file;
 pub mod json;
+mod kind;
 pub mod ports;
 pub mod property_file;
+mod reading;
 pub mod scenario_file;
 pub mod schema;
 mod set;
@@ -17,13 +19,19 @@ mod typed;
 mod yaml;
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::path::{Component, Path, PathBuf};
 
-use crate::diagnostic::{Diagnostic, Diagnostics, Sources, shape};
+use serde::de::DeserializeOwned;
 
+use crate::diagnostic::{Diagnostic, Diagnostics, Sources};
+
+pub use reading::FILE_BYTES_MAX;
 pub use scenario_file::ScenarioFile;
 pub use system_file::SystemFile;
+
+use kind::Kind;
+use reading::read;
+use yaml::Node;
 
 /// A scenario and its system, read and typed.
 #[derive(Clone, Debug)]
@@ -51,9 +59,6 @@ pub struct LoadOptions {
     pub set: Vec<String>,
 }
 
-/// Files above this are refused unread: nobody writes them by hand.
-pub const FILE_BYTES_MAX: u64 = 1024 * 1024;
-
 /// Reads a scenario and the system file it names.
 ///
 /// # Errors
@@ -76,14 +81,14 @@ fn load_into(
     sources: &mut Sources,
 ) -> Result<Files, Box<Diagnostic>> {
     let scenario_name = path.display().to_string();
-    let text = read(path, &scenario_name)?;
+    let text = read(path, &scenario_name, Kind::Scenario.noun())?;
     let file = sources.add(&scenario_name, &text);
-    let mut tree = yaml::parse(&text, file)?;
+    let mut tree = parse(&text, file, path)?;
     for assignment in &options.set {
         let file = sources.add("--set", assignment);
         set::apply(&mut tree, assignment, file)?;
     }
-    let scenario: ScenarioFile = typed::from_node(&tree)?;
+    let scenario: ScenarioFile = typed(&tree, &scenario_name, Kind::Scenario)?;
 
     let system_path = match &options.system {
         Some(system) => system.clone(),
@@ -93,15 +98,17 @@ fn load_into(
         }
     };
     let system_name = system_path.display().to_string();
-    let text = read(&system_path, &system_name).map_err(|diagnostic| {
-        let mut diagnostic = diagnostic;
-        if options.system.is_none() {
+    // What is wrong with the file as a whole is shown where the scenario names it.
+    let named_here = |mut diagnostic: Box<Diagnostic>| {
+        if options.system.is_none() && diagnostic.span.is_none() {
             diagnostic.span = Some(scenario.system.span);
         }
         diagnostic
-    })?;
+    };
+    let text = read(&system_path, &system_name, Kind::System.noun()).map_err(named_here)?;
     let file = sources.add(&system_name, &text);
-    let system: SystemFile = typed::from_node(&yaml::parse(&text, file)?)?;
+    let tree = parse(&text, file, &system_path)?;
+    let system: SystemFile = typed(&tree, &system_name, Kind::System).map_err(named_here)?;
     let feed_texts = read_feeds(&system, &system_path);
     Ok(Files {
         sources: Sources::default(),
@@ -113,26 +120,29 @@ fn load_into(
     })
 }
 
-/// Reads a text file of sensible size.
-fn read(path: &Path, name: &str) -> Result<String, Box<Diagnostic>> {
-    let unreadable = |error: std::io::Error| Box::new(shape::unreadable(name, &error.to_string()));
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    let metadata = file.metadata().map_err(unreadable)?;
-    if metadata.is_dir() {
-        return Err(Box::new(shape::unreadable(name, "it is a folder")));
-    }
-    if metadata.len() > FILE_BYTES_MAX {
-        let bytes = metadata.len();
-        return Err(Box::new(shape::too_large(name, bytes, FILE_BYTES_MAX)));
-    }
-    let mut text = String::new();
-    let mut bounded = file.take(FILE_BYTES_MAX + 1);
-    bounded.read_to_string(&mut text).map_err(unreadable)?;
-    if text.len() as u64 > FILE_BYTES_MAX {
-        let bytes = text.len() as u64;
-        return Err(Box::new(shape::too_large(name, bytes, FILE_BYTES_MAX)));
-    }
-    Ok(text)
+/// Whether a file reads as a system file. One that cannot be read does not.
+#[must_use]
+pub fn is_system(path: &Path) -> bool {
+    let text = read(path, "", Kind::System.noun()).ok();
+    let tree = text.and_then(|text| yaml::parse(&text, 0).ok());
+    tree.and_then(|tree| Kind::of(&tree)) == Some(Kind::System)
+}
+
+/// Reads the tree of a file. One that is not even named like YAML is probably another file.
+fn parse(text: &str, file: u32, path: &Path) -> Result<Node, Box<Diagnostic>> {
+    let named_so = path
+        .extension()
+        .is_some_and(|end| end == "yaml" || end == "yml" || end == "json");
+    yaml::parse(text, file).map_err(|mistake| match named_so {
+        true => mistake,
+        false => Box::new(mistake.note("by its name it is no YAML file")),
+    })
+}
+
+/// Reads a typed file from its tree, unless it is a file of another kind.
+fn typed<T: DeserializeOwned>(tree: &Node, name: &str, kind: Kind) -> Result<T, Box<Diagnostic>> {
+    typed::from_node(tree)
+        .map_err(|mistake| kind::mistaken(tree, name, kind).map_or(mistake, Box::new))
 }
 
 fn read_feeds(system: &SystemFile, path: &Path) -> BTreeMap<String, Result<String, String>> {
@@ -144,7 +154,7 @@ fn read_feeds(system: &SystemFile, path: &Path) -> BTreeMap<String, Result<Strin
     named
         .filter(|name| stays_inside(name))
         .map(|name| {
-            let text = read(&folder.join(&name), &name).map_err(|diagnostic| diagnostic.title);
+            let text = read(&folder.join(&name), &name, "a feed").map_err(|mistake| mistake.title);
             (name, text)
         })
         .collect()

@@ -2,7 +2,7 @@
 //! changed value is checked like a written one.
 
 use super::yaml::{self, Key, Node, Value};
-use crate::diagnostic::{Diagnostic, Span, shape};
+use crate::diagnostic::{Diagnostic, Span, shape, suggestion};
 
 /// Replaces the value at a dotted path (`phases.baseline`, `faults.psp-silent.for`). The last key
 /// may be new; everything before it must exist. `file` is the number of the assignment's text.
@@ -12,17 +12,28 @@ use crate::diagnostic::{Diagnostic, Span, shape};
 /// No `=`, a value that is no YAML, or a path that the scenario does not have.
 pub(super) fn apply(tree: &mut Node, assignment: &str, file: u32) -> Result<(), Box<Diagnostic>> {
     let whole = span(file, 0, assignment.len());
-    let Some((path, _)) = assignment.split_once('=') else {
-        return Err(Box::new(shape::set_without_value(whole)));
+    let Some((path, value)) = assignment.split_once('=') else {
+        let nearest = nearest(tree, assignment);
+        return Err(Box::new(
+            shape::set_without_value(whole, assignment).maybe_note(nearest),
+        ));
     };
-    let value = parse_value(assignment, path.len() + 1, file)?;
     let path_span = span(file, 0, path.len());
-    let mut node = tree;
     let keys: Vec<&str> = path.split('.').map(str::trim).collect();
     let (last, parents) = keys.split_last().unwrap_or((&"", &[]));
+    if keys.contains(&"") {
+        return Err(Box::new(shape::set_without_path(whole, path)));
+    }
+    let mut node = tree;
     for key in parents {
         node = child(node, key).map_err(|known| unknown(path_span, path, key, &known))?;
     }
+    if value.trim().is_empty() {
+        // A key that does not exist is the first thing to know about.
+        child(node, last).map_err(|known| unknown(path_span, path, last, &known))?;
+        return Err(Box::new(shape::set_without_value(whole, path)));
+    }
+    let value = parse_value(assignment, path.len() + 1, file)?;
     match &mut node.value {
         Value::Map(entries) => {
             match entries.iter_mut().find(|(key, _)| key.name == *last) {
@@ -66,6 +77,21 @@ fn child<'n>(node: &'n mut Node, key: &str) -> Result<&'n mut Node, Vec<String>>
         }
         _ => Err(Vec::new()),
     }
+}
+
+/// Which key of a path does not exist, and what does.
+fn nearest(tree: &mut Node, path: &str) -> Option<String> {
+    let mut node = tree;
+    for key in path.split('.').map(str::trim) {
+        match child(node, key) {
+            Ok(inner) => node = inner,
+            Err(known) => {
+                let there = suggestion(key, known.iter().map(String::as_str))?;
+                return Some(format!("nothing is called `{key}`; {there}"));
+            }
+        }
+    }
+    None
 }
 
 fn unknown(span: Span, path: &str, key: &str, known: &[impl AsRef<str>]) -> Box<Diagnostic> {

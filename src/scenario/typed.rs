@@ -34,6 +34,8 @@ enum Mistake {
     UnknownWord(String, &'static [&'static str]),
     Missing(&'static str),
     Type { found: String, expected: String },
+    NotOne { known: String, given: Vec<String> },
+    TakesNoValue(String),
     Other(String),
 }
 
@@ -58,6 +60,11 @@ impl ShapeError {
             Mistake::UnknownWord(word, expected) => shape::unknown_word(span, &word, expected),
             Mistake::Missing(key) => shape::missing_key(span, key),
             Mistake::Type { found, expected } => shape::wrong_type(span, &found, &expected),
+            Mistake::NotOne { known, given } => {
+                let given: Vec<&str> = given.iter().map(String::as_str).collect();
+                shape::not_one(span, &known, &given)
+            }
+            Mistake::TakesNoValue(word) => shape::takes_no_value(span, &word),
             Mistake::Other(why) => shape::malformed(span, &why),
         }
     }
@@ -257,10 +264,10 @@ impl<'n> Deserializer<'n> for Reader<'n> {
                     at: key.span,
                     content: Some(Reader::under(node, key)),
                 }),
-                _ => Err(de::Error::custom(format!(
-                    "exactly one of {} belongs here",
-                    quoted(variants)
-                ))),
+                several => Err(ShapeError::new(Mistake::NotOne {
+                    known: quoted(variants),
+                    given: several.iter().map(|(key, _)| key.name.clone()).collect(),
+                })),
             },
             _ => Err(self.wrong(&format!("one of {}", quoted(variants)))),
         };
@@ -444,8 +451,8 @@ impl<'n> de::VariantAccess<'n> for Choice<'n> {
     fn unit_variant(self) -> Result<(), ShapeError> {
         match self.content {
             Some(reader) if !matches!(reader.node.value, Value::Null) => {
-                let why = format!("`{}` takes no value", self.word);
-                Err(ShapeError::new(Mistake::Other(why)).at(reader.at))
+                let mistake = Mistake::TakesNoValue(self.word.to_owned());
+                Err(ShapeError::new(mistake).at(reader.at))
             }
             _ => Ok(()),
         }

@@ -18,6 +18,7 @@ mod api;
 pub mod client;
 mod clock;
 mod engine;
+pub mod log;
 mod requests;
 pub mod server;
 mod toxics;

@@ -11,7 +11,7 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 
 use super::VERSION;
-use super::api::{Api, decode_proxies};
+use super::api::{Api, Offered, decode_proxies};
 use super::engine::{Engine, resolve};
 
 /// How a server is started.
@@ -29,6 +29,8 @@ pub struct ServerOptions {
     pub proxy_metrics: bool,
     /// Offers the metrics of the process.
     pub runtime_metrics: bool,
+    /// Calls of the API must carry this as a bearer token. Proxies are not concerned.
+    pub token: Option<String>,
     /// Ends when standard input does: for a server whose parent must not leave it behind.
     pub end_at_eof: bool,
     /// Gets one line of JSON when the API answers: `{"address":"127.0.0.1:41234","version":"…"}`.
@@ -44,6 +46,7 @@ impl Default for ServerOptions {
             seed: 0,
             proxy_metrics: false,
             runtime_metrics: false,
+            token: None,
             end_at_eof: false,
             announce: None,
         }
@@ -62,7 +65,9 @@ pub enum ServerError {
         reason: String,
     },
     /// The address is in use or not ours.
-    #[error("cannot listen on `{address}`")]
+    #[error(
+        "cannot listen on `{address}`; another server may be there: choose a port with `--port`"
+    )]
     Bind {
         /// As it was resolved.
         address: SocketAddr,
@@ -105,6 +110,7 @@ pub async fn serve(mut options: ServerOptions) -> Result<(), ServerError> {
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
+    api: Api,
     engine: Arc<Engine>,
 }
 
@@ -116,21 +122,30 @@ impl Server {
     pub async fn bind(options: ServerOptions) -> Result<Self, ServerError> {
         let text = format!("{}:{}", options.host, options.port);
         let resolved = resolve(&text).await;
-        let address = resolved.map_err(|reason| ServerError::Address {
+        let resolved = resolved.map_err(|reason| ServerError::Address {
             address: text,
             reason,
         })?;
+        let address = resolved.address;
         let bind_error = |source| ServerError::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(bind_error)?;
         let address = listener.local_addr().map_err(bind_error)?;
-        let engine = Engine::new(options.seed).map_err(ServerError::Serve)?;
-        let engine = Arc::new(engine);
+        let engine = Arc::new(Engine::new(options.seed));
+        if !address.ip().is_loopback() && options.token.is_none() {
+            tracing::warn!(%address, "Whoever reaches this address can drive the API; a token would keep them out");
+        }
         if let Some(path) = options.config {
             load(&engine, path).await;
         }
+        let offered = Offered {
+            proxies: options.proxy_metrics,
+            runtime: options.runtime_metrics,
+        };
+        let token = options.token.map(Arc::from);
         Ok(Self {
             listener,
             address,
+            api: Api::new(Arc::clone(&engine), offered, token),
             engine,
         })
     }
@@ -160,7 +175,7 @@ impl Server {
         self,
         end: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), ServerError> {
-        let router = Api::new(Arc::clone(&self.engine)).router();
+        let router = self.api.router();
         let served = tokio::select! {
             served = async { axum::serve(self.listener, router).await } => served,
             () = end => Ok(()),
@@ -174,7 +189,7 @@ async fn load(engine: &Engine, path: PathBuf) {
     let text = match tokio::fs::read(&path).await {
         Ok(text) => text,
         Err(error) => {
-            return tracing::error!(path = %path.display(), %error, "cannot read the configuration");
+            return tracing::error!(config = %path.display(), %error, "Error reading config file");
         }
     };
     let populated = match decode_proxies(&text) {
@@ -186,10 +201,10 @@ async fn load(engine: &Engine, path: PathBuf) {
     };
     match populated {
         Ok(proxies) => {
-            tracing::info!(path = %path.display(), proxies = proxies.len(), "loaded the configuration")
+            tracing::info!(proxies = proxies.len(), "Populated proxies from file")
         }
         Err(refusal) => {
-            tracing::error!(path = %path.display(), error = %refusal, "cannot use the configuration")
+            tracing::error!(error = %refusal, "Failed to populate proxies from file")
         }
     }
 }

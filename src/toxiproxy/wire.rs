@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 /// One proxy: a listening address, where it leads, and the toxics on the way.
@@ -203,15 +204,19 @@ fn whole() -> f32 {
     1.0
 }
 
-/// Writes a whole number without a fraction, as Go does: clients compare texts.
+/// Writes the shortest number that reads back the same, as Go does: clients compare texts.
 fn go_float<S: serde::Serializer>(value: &f32, serializer: S) -> Result<S::Ok, S::Error> {
-    const EXACT: f32 = 16_777_216.0;
-    if value.fract() == 0.0 && value.abs() <= EXACT {
-        #[expect(clippy::cast_possible_truncation, reason = "whole and within ±2^24")]
-        serializer.serialize_i64(*value as i64)
+    let size = value.abs();
+    let text = if size == 0.0 || (1e-6..1e21).contains(&size) {
+        value.to_string()
+    } else if size >= 1e21 {
+        format!("{value:e}").replace('e', "e+")
     } else {
-        serializer.serialize_f32(*value)
-    }
+        format!("{value:e}")
+    };
+    // What is no number has no form in JSON, and never gets here from JSON.
+    let number = RawValue::from_string(text).map_err(serde::ser::Error::custom)?;
+    number.serialize(serializer)
 }
 
 /// `GET /version`.
@@ -443,8 +448,16 @@ mod tests {
             text(&toxic),
             r#"{"attributes":{"latency":5},"name":"slow","type":"latency","stream":"upstream","toxicity":1}"#
         );
-        toxic.toxicity = 0.2;
-        assert!(text(&toxic).ends_with(r#""toxicity":0.2}"#));
+        for (toxicity, shown) in [
+            (0.2, "0.2"),
+            (-1.0, "-1"),
+            (1e-9, "1e-9"),
+            (1e20, "100000000000000000000"),
+            (1e30, "1e+30"),
+        ] {
+            toxic.toxicity = toxicity;
+            assert!(text(&toxic).ends_with(&format!(r#""toxicity":{shown}}}"#)));
+        }
     }
 
     #[test]

@@ -14,7 +14,6 @@ mod claims;
 
 use std::time::Duration;
 
-use crate::evidence::REQUEST_LOG;
 use crate::plan::fault::Down;
 use crate::plan::property::{Breaker, BreakerWhen};
 use crate::plan::system::Protocol;
@@ -62,7 +61,7 @@ pub(crate) fn check(context: &Context<'_>, property: &Breaker) -> Case {
         return case;
     }
     // Suppression is absence: rows that were lost would look like calls that were blocked.
-    if let Some(gap) = context.known_loss(REQUEST_LOG) {
+    for gap in context.call_gaps(&property.link) {
         case.blocked(gap);
     }
     let demand = context.demand(&property.link);
@@ -96,6 +95,8 @@ pub(crate) fn check(context: &Context<'_>, property: &Breaker) -> Case {
         } => judge.during(&mut case, *opens_within, *blocks_at_least),
         BreakerWhen::After { closes_within, .. } => judge.after(&mut case, *closes_within),
     }
+    let witness = context.weaker_witness(&property.link);
+    case.measured.push_str(&witness);
     case
 }
 
@@ -186,6 +187,7 @@ impl Judge<'_> {
                     "opened",
                 );
                 self.half_open(case, at);
+                claims::expect_some(self.context, case, self.property);
             }
             Opening::Never { best } => {
                 case.advise(

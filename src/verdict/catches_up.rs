@@ -40,7 +40,7 @@ pub(crate) fn check(context: &Context<'_>, property: &CatchesUp) -> Case {
             case.blocked(gap);
         }
     }
-    if let Some(service) = context.source_service(&property.view) {
+    if let Some(service) = context.plan.source_service(&property.view) {
         case.blame(service.as_str());
     }
     let (view, source) = (of(context, &property.view), of(context, &property.source));

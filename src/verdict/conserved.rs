@@ -163,7 +163,7 @@ fn totals(ours: &Ledger<'_>, theirs: &Ledger<'_>, left: &SourceName, right: &Sou
 /// Both services whose books these are, and the faulted links between which they parted.
 fn blame(context: &Context<'_>, case: &mut Case, property: &Conserved) {
     for source in [&property.left, &property.right] {
-        let Some(service) = context.source_service(source) else {
+        let Some(service) = context.plan.source_service(source) else {
             case.blame(source.as_str());
             continue;
         };

@@ -8,11 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::evidence::events::{Bite, LoadSummary};
-use crate::evidence::{Call, Event, Evidence, OPERATIONS, Operation, Phase, StopReason};
+use crate::evidence::{
+    Call, Event, Evidence, OPERATIONS, Operation, Phase, REQUEST_LOG, StopReason,
+};
 use crate::plan::load::OutcomeClass;
 use crate::plan::{
-    FaultEffect, FaultName, FaultPlan, Fetch, LinkName, OperationName, Plan, ServiceName,
-    SourceName, Window,
+    FaultEffect, FaultName, FaultPlan, LinkName, OperationName, Plan, ServiceName, SourceName,
+    Window,
 };
 
 use super::JudgedWindow;
@@ -345,11 +347,18 @@ impl<'a> Context<'a> {
                 format!("make `backlogs: {backlog}` answer until the drain ends"),
             ));
         }
-        (!drain.drained).then(|| {
-            Gap::new(
+        if drain.drained {
+            return None;
+        }
+        Some(match drain.left.is_empty() {
+            false => Gap::new(
                 format!("the run did not drain: {} left", self.left()),
                 "raise `phases: drain: within`, or find out why the backlog stays",
-            )
+            ),
+            true => Gap::new(
+                "all backlogs were zero at last, but not for the whole quiet period",
+                "raise `phases: drain: within`: the quiet period must fit into it",
+            ),
         })
     }
 
@@ -373,7 +382,7 @@ impl<'a> Context<'a> {
         if let Some(error) = &state.error {
             return Some(Gap::new(
                 format!("evidence `{name}` ended early: {error}"),
-                match self.source_service(name) {
+                match self.plan.source_service(name) {
                     Some(service) => format!("keep `{service}` up until collection ends"),
                     None => format!("repair `evidence: {name}`"),
                 },
@@ -402,36 +411,34 @@ impl<'a> Context<'a> {
         ))
     }
 
-    /// The service whose word a source is: the one that answers, logs, or owns the database.
-    pub(crate) fn source_service(&self, name: &SourceName) -> Option<ServiceName> {
-        match &self.plan.source(name)?.fetch {
-            Fetch::Http(fetch) => Some(fetch.service.clone()),
-            Fetch::Log { service } => Some(service.clone()),
-            Fetch::Operations { .. } => None,
-            Fetch::Sql { database, .. } => {
-                let known = |it: &&crate::plan::ServicePlan| it.name.as_str() == database.as_str();
-                self.database_owner(database.as_str()).or_else(|| {
-                    self.plan
-                        .system
-                        .services
-                        .iter()
-                        .find(known)
-                        .map(|it| it.name.clone())
-                })
-            }
+    /// What is missing of the word on what crossed a link.
+    pub(crate) fn call_gaps(&self, link: &LinkName) -> Vec<Gap> {
+        let Some(server) = &self.plan.toxiproxy else {
+            return self.known_loss(REQUEST_LOG).into_iter().collect();
+        };
+        let sources = self.plan.call_sources(link);
+        if sources.is_empty() {
+            return vec![Gap::new(
+                format!("nobody tells what crossed `{link}`: {server} keeps no log of requests"),
+                format!(
+                    "add `call` records of `{}` to `evidence:`, or run it without `--toxiproxy`",
+                    link.from
+                ),
+            )];
         }
+        let gaps = sources.iter().filter_map(|source| self.source_gap(source));
+        gaps.collect()
     }
 
-    /// The service that a database's URL names: `sqlite://$(data:orders)/orders.db`.
-    fn database_owner(&self, database: &str) -> Option<ServiceName> {
-        use crate::plan::Symbol;
-        let mut databases = self.plan.system.databases.iter();
-        let plan = databases.find(|it| it.name.as_str() == database)?;
-        plan.url.symbols().find_map(|symbol| match symbol {
-            Symbol::DataOf(service) => Some(ServiceName::new(service)),
-            Symbol::Direct { service, .. } => Some(ServiceName::new(service)),
-            _ => None,
-        })
+    /// Who else tells what crossed a link, where the proxy itself does not: for the sentence of a
+    /// verdict.
+    pub(crate) fn weaker_witness(&self, link: &LinkName) -> String {
+        if self.plan.toxiproxy.is_none() {
+            return String::new();
+        }
+        let sources = self.plan.call_sources(link);
+        let names = text::some_of(sources.iter().map(|it| it.as_str()));
+        format!(" (weaker witness: {names})")
     }
 
     /// The links of this run's faults that touch a service.

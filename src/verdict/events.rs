@@ -161,6 +161,7 @@ impl<'a> Consumer<'a> {
             lost: context.source_gap(&plan.effects),
             is_table: context.plan.source(&plan.effects).is_some_and(is_sql),
             service: context
+                .plan
                 .source_service(&plan.effects)
                 .map(|service| service.to_string()),
         }
@@ -228,7 +229,8 @@ fn judge_drain(context: &Context<'_>, case: &mut Case, sums: &Sums<'_>) {
     let Some(gap) = context.drain_gap() else {
         return;
     };
-    let ran_out = context.drain.as_ref().is_some_and(|drain| !drain.drained);
+    let mut drain = context.drain.iter();
+    let ran_out = drain.any(|drain| !drain.drained && !drain.left.is_empty());
     if ran_out && !sums.lost.is_empty() && sums.lost_gap.is_none() {
         case.violated(format!(
             "not drained in time: {} left, {} still missing",
@@ -251,7 +253,7 @@ fn judge_sums(
     if sums.lost.len() as u64 > property.lost {
         case.advise("commit the event with the fact in one transaction, and publish it from there");
         case.violated_by_absence(lost_text(context, property, sums), absent);
-        let source = context.source_service(&property.committed);
+        let source = context.plan.source_service(&property.committed);
         case.blame(source.map_or(property.committed.to_string(), |it| it.to_string()));
         for (consumer, it) in &sums.lost {
             let text = format!("{} never applied by {consumer}", it.kind);
@@ -319,7 +321,7 @@ fn lost_text(context: &Context<'_>, property: &Events, sums: &Sums<'_>) -> Strin
         .map(|(consumer, n)| format!("{n} by {consumer}"))
         .collect();
     let ids: BTreeSet<&str> = sums.lost.iter().map(|(_, it)| it.id.as_str()).collect();
-    let by = match context.source_service(&property.committed) {
+    let by = match context.plan.source_service(&property.committed) {
         Some(service) => format!(" by `{service}`"),
         None => String::new(),
     };
@@ -353,7 +355,8 @@ fn tell(case: &mut Case, property: &Events, sums: &Sums<'_>) {
     }
     if !sums.unique_tables.is_empty() {
         let names = text::some_of(sums.unique_tables.iter().copied());
-        let told = format!("; a table with a unique key could not show a second effect: {names}");
+        let told =
+            format!("; a second effect shows in {names} only if its table admits an event twice");
         case.measured.push_str(&told);
     }
 }

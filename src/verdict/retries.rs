@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::evidence::{Call, CallEnd, REQUEST_LOG};
+use crate::evidence::{Call, CallEnd};
 use crate::plan::property::Retries;
 
 use super::Status;
@@ -29,7 +29,7 @@ struct Unit<'a> {
 pub(crate) fn check(context: &Context<'_>, property: &Retries) -> Case {
     let mut case = context.case_in(&property.window, "requests");
     case.blame(property.link.to_string());
-    case.missing_all(context.known_loss(REQUEST_LOG));
+    case.missing_all(context.call_gaps(&property.link));
     let spans = context.spans(&property.window);
     let calls: Vec<&Call> = spans
         .iter()
@@ -66,9 +66,10 @@ pub(crate) fn check(context: &Context<'_>, property: &Retries) -> Case {
     let ratio = attempts as f64 / units.len() as f64;
     case.value = Some(format!("{ratio:.2}"));
     case.measured = format!(
-        "{ratio:.2} attempts per request ({attempts} of {}) {}",
+        "{ratio:.2} attempts per request ({attempts} of {}) {}{}",
         units.len(),
-        window_name(&property.window)
+        window_name(&property.window),
+        context.weaker_witness(&property.link)
     );
     judge_ratio(&mut case, property, ratio);
     judge_peak(&mut case, property, &units);

@@ -28,7 +28,7 @@ pub(crate) fn check(context: &Context<'_>, property: &Sagas) -> Case {
     case.missing_all(faults.flat_map(|fault| context.fault_gaps(fault, None)));
     let lost = context.source_gap(&property.evidence);
     case.missing_all(lost.clone());
-    if let Some(service) = context.source_service(&property.evidence) {
+    if let Some(service) = context.plan.source_service(&property.evidence) {
         case.blame(service.as_str());
     }
     let sagas = latest(context, property);
@@ -71,6 +71,12 @@ fn is_final(saga: &Saga) -> bool {
     matches!(saga.state, SagaState::Committed | SagaState::Compensated)
 }
 
+/// When a final saga became so: as it says, else with the last line of its log.
+fn ended(saga: &Saga) -> Option<u64> {
+    let last = || saga.steps.iter().map(|line| line.at_ns).max();
+    saga.ended_ns.or_else(last).filter(|_| is_final(saga))
+}
+
 fn judge_final(context: &Context<'_>, case: &mut Case, property: &Sagas, sagas: &[&Saga]) {
     let within = property.within.as_nanos() as u64;
     let bound = context.load_end + within;
@@ -81,7 +87,7 @@ fn judge_final(context: &Context<'_>, case: &mut Case, property: &Sagas, sagas: 
         .collect();
     let open = |it: &&&Saga| matches!(it.state, SagaState::Running | SagaState::Compensating);
     let open: Vec<&&Saga> = sagas.iter().filter(open).collect();
-    let late = |it: &&&Saga| is_final(it) && it.ended_ns.is_some_and(|at| at > bound);
+    let late = |it: &&&Saga| is_final(it) && ended(it).is_some_and(|at| at > bound);
     let late: Vec<&&Saga> = sagas.iter().filter(late).collect();
     let names = |them: &[&&Saga]| {
         let keys: Vec<&str> = them.iter().map(|it| it.key.as_str()).collect();
@@ -119,7 +125,7 @@ fn judge_final(context: &Context<'_>, case: &mut Case, property: &Sagas, sagas: 
     if !late.is_empty() {
         let last = late
             .iter()
-            .filter_map(|it| it.ended_ns)
+            .filter_map(|it| ended(it))
             .max()
             .unwrap_or(bound);
         case.violated(format!(
@@ -129,11 +135,25 @@ fn judge_final(context: &Context<'_>, case: &mut Case, property: &Sagas, sagas: 
             text::span(last - context.load_end)
         ));
     }
+    // What was read in time was final in time, whenever that was.
+    let undated = sagas
+        .iter()
+        .filter(|it| is_final(it) && ended(it).is_none());
+    let undated = undated.count() as u64;
+    if undated > 0 && read_at > bound {
+        case.missing(Gap::new(
+            format!("{} final, but not since when", text::count(undated, "saga")),
+            format!(
+                "let `select:` of `evidence: {}` yield `ended-ns`",
+                property.evidence
+            ),
+        ));
+    }
     for it in stuck.iter().chain(&open).chain(&late) {
         let state = format!("{:?}", it.state).to_lowercase();
         case.find(
             Status::Fail,
-            it.ended_ns,
+            ended(it),
             &it.key,
             format!("{state}{}", log::ending(it)),
         );

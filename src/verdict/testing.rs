@@ -179,6 +179,7 @@ fn plan() -> Plan {
         scenario_file: "scenario.yaml".into(),
         system_file: "system.yaml".into(),
         seed: 1,
+        toxiproxy: None,
         system: SystemPlan {
             name: "shop".into(),
             folder: ".".into(),
@@ -264,6 +265,7 @@ pub(crate) fn operation(iteration: u64, intended_ns: u64) -> Operation {
 
 pub(crate) fn call(link: &LinkName, at_ns: u64, unit: &str) -> Call {
     Call {
+        source: SourceName::new(REQUEST_LOG),
         link: link.clone(),
         connection: 1,
         at_ns,

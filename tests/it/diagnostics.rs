@@ -32,10 +32,43 @@ fn each_bad_file_is_refused_with_its_line_and_a_fix() {
     for path in files {
         let name = path.file_stem().expect("a name").to_string_lossy();
         let found = mistakes(&path, &LoadOptions::default());
+        for mistake in &found.list {
+            assert!(mistake.help.is_some(), "{name}: no help: {}", mistake.title);
+        }
         insta::with_settings!({ snapshot_path => "../diagnostics/snapshots", prepend_module_to_snapshot => false }, {
             insta::assert_snapshot!(name.as_ref(), found.render(false));
         });
     }
+}
+
+/// Files that are no scenario at all: what they are, and what to give instead.
+#[test]
+fn a_file_of_another_kind_is_named_for_what_it_is() {
+    for (name, path) in [
+        ("file-system", "sample-system/system.yaml"),
+        ("file-schema", "schema/scenario.schema.json"),
+        ("file-other-schema", "schema/system.schema.json"),
+        ("file-outcome", "reports/example/outcome.json"),
+        ("file-folder", "scenarios"),
+        ("file-folder-without-yaml", "docs"),
+        ("file-misspelled", "scenarios/payment-outtage.yaml"),
+        ("file-in-no-folder", "scenario/calm.yaml"),
+        ("file-program", "tests/diagnostics/program.bin"),
+        ("file-utf16", "tests/diagnostics/utf16.txt"),
+        ("file-markdown", "README.md"),
+    ] {
+        let found = mistakes(Path::new(path), &LoadOptions::default());
+        assert!(found.list[0].help.is_some(), "{path}");
+        insta::with_settings!({ snapshot_path => "../diagnostics/snapshots", prepend_module_to_snapshot => false }, {
+            insta::assert_snapshot!(name, found.render(false));
+        });
+    }
+    let options = LoadOptions {
+        system: Some("scenarios/calm.yaml".into()),
+        ..LoadOptions::default()
+    };
+    let found = mistakes(Path::new("scenarios/calm.yaml"), &options);
+    assert_eq!(found.list[0].id, "file::wrong-kind");
 }
 
 #[test]
@@ -70,6 +103,32 @@ fn a_changed_value_is_checked_like_a_written_one() {
     assert_eq!(id("phasse.baseline=10s"), "set::unknown-path");
     assert_eq!(id("phases.base=10s"), "yaml::unknown-key");
     assert_eq!(id("phases.baseline"), "set::no-value");
+}
+
+#[test]
+fn a_mistyped_set_says_the_form_and_the_nearest_key() {
+    let cases = [
+        ("set-no-path", "=3"),
+        ("set-empty-key", "load..timeout=3s"),
+        ("set-no-value", "a"),
+        ("set-empty-value", "load.timeout="),
+        ("set-unknown-key-and-no-value", "load.timout="),
+        ("set-unknown-top-key", "fault=3"),
+        ("set-unknown-key", "load.timout=3s"),
+        ("set-unknown-parent", "phasse.baseline=10s"),
+        ("set-below-a-value", "name.first=x"),
+        ("set-bad-value", "load.timeout=3"),
+    ];
+    for (name, assignment) in cases {
+        let options = LoadOptions {
+            set: vec![assignment.to_owned()],
+            ..LoadOptions::default()
+        };
+        let found = mistakes(Path::new("scenarios/calm.yaml"), &options);
+        insta::with_settings!({ snapshot_path => "../diagnostics/snapshots", prepend_module_to_snapshot => false }, {
+            insta::assert_snapshot!(name, found.render(false));
+        });
+    }
 }
 
 fn refused(text: &str) -> Diagnostic {

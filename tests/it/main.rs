@@ -7,6 +7,7 @@
     reason = "a test that cannot go on says where, and ends"
 )]
 
+mod cli;
 mod diagnostics;
 mod honesty;
 mod keeper;
@@ -14,9 +15,11 @@ mod load;
 mod outage;
 mod plan;
 mod report;
+mod results;
 mod run;
 mod scene;
 mod shutdown;
 mod support;
+mod through_toxiproxy;
 mod tidy;
 mod toxiproxy;

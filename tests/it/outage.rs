@@ -167,6 +167,7 @@ pub(crate) fn plan() -> Plan {
         scenario_file: "scenarios/payment-outage.yaml".into(),
         system_file: "sample-system/system.yaml".into(),
         seed: 4242,
+        toxiproxy: None,
         system: SystemPlan {
             name: "shop".into(),
             folder: "sample-system".into(),
@@ -336,6 +337,7 @@ fn calls(draw: &mut Draw, operations: &[Operation]) -> Vec<Call> {
     let mut calls = Vec::new();
     let mut call = |from: &str, to: &str, at_ns: u64, answered: bool| {
         calls.push(Call {
+            source: SourceName::new("request-log"),
             link: LinkName::new(from, to),
             connection: 1,
             at_ns,

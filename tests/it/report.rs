@@ -149,7 +149,8 @@ fn junit_never_calls_an_inconclusive_property_a_success() {
         (Inconclusive::Fail, "<error"),
         (Inconclusive::Warn, "<skipped"),
     ] {
-        let xml = String::from_utf8(junit::render(&[outage.run()], how).unwrap()).unwrap();
+        let xml = String::from_utf8(junit::render(vec![junit::suite(&outage.run(), how)]).unwrap())
+            .unwrap();
         let case = xml
             .split("<testcase")
             .find(|case| case.contains("sagas-settle"))

@@ -9,7 +9,7 @@ use crate::kit::bus::{Bus, BusClient, Confirmation, Delivery, Depth};
 use crate::kit::clock::Clock;
 use crate::kit::config::{Config, Defects, Profile};
 use crate::kit::context::Context;
-use crate::kit::edge::{Edge, EdgePolicy};
+use crate::kit::edge::{Attempts, Edge, EdgePolicy};
 use crate::kit::event::Event;
 use crate::testing::{Running, eventually};
 
@@ -31,6 +31,7 @@ fn client(bus: &Running) -> Arc<dyn Bus> {
         policy,
         Clock::system(),
         &Defects::default(),
+        Attempts::default(),
     )
     .unwrap();
     Arc::new(BusClient::new(edge, &config))

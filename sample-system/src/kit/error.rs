@@ -12,7 +12,7 @@ use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use serde_json::json;
 
 use super::killpoint::Killed;
-use super::store::StoreError;
+use super::store::{COMMIT, StoreError};
 
 /// Names the service that failed, when it is another one than the one answering.
 pub const UPSTREAM: HeaderName = HeaderName::from_static("x-upstream");
@@ -114,10 +114,20 @@ impl IntoResponse for ApiError {
 }
 
 impl From<StoreError> for ApiError {
-    /// The caller learns that we cannot reach our data, and nothing about it.
+    /// The caller learns that we cannot reach our data, and nothing about it. 503 promises that
+    /// nothing was done, and that is only known where no commit was under way.
     fn from(error: StoreError) -> Self {
         tracing::error!(error = %error, "database operation failed");
-        Self::unavailable("store", "the service cannot reach its data at the moment")
+        let unavailable =
+            Self::unavailable("store", "the service cannot reach its data at the moment");
+        match error {
+            StoreError::Busy | StoreError::Unique => unavailable,
+            StoreError::TimedOut(what, _) if what != COMMIT => unavailable,
+            _ => Self {
+                status: StatusCode::INTERNAL_SERVER_ERROR,
+                ..unavailable
+            },
+        }
     }
 }
 

@@ -45,6 +45,7 @@ pub(super) fn internal(shared: &Arc<Shared>, own: Router) -> Router {
     Router::new()
         .route("/internal/info", get(info))
         .route("/internal/edges", get(edges))
+        .route("/internal/attempts", get(attempts))
         .route("/internal/breakers", get(breakers))
         .route("/internal/outbox", get(outbox_backlog))
         .route("/internal/ledger", get(ledger))
@@ -109,6 +110,18 @@ async fn edges(State(shared): App) -> Json<Value> {
         .map(super::edge::Edge::view)
         .collect();
     evidence(&shared).answer(json!({ "edges": edges }))
+}
+
+/// What went out over all edges, try by try.
+async fn attempts(State(shared): App, page: Page) -> Json<Value> {
+    let limit = usize::try_from(page.limit).unwrap_or(usize::MAX);
+    let rows = shared.attempts.after(page.after, limit).into_iter();
+    let rows = rows.map(|(seq, row)| {
+        let mut row = json!(row);
+        row["seq"] = seq.into();
+        (seq, row)
+    });
+    evidence(&shared).page("attempts", rows.collect())
 }
 
 #[derive(Deserialize)]

@@ -25,7 +25,7 @@ use super::bus::{Bus, BusClient};
 use super::clock::Clock;
 use super::config::{Config, ConfigError};
 use super::consumer::{Consumer, ConsumerSpec, Handler};
-use super::edge::{Edge, EdgePolicy};
+use super::edge::{Attempts, Edge, EdgePolicy};
 use super::evidence::Evidence;
 use super::health::Health;
 use super::http::server::{self, InFlight};
@@ -78,6 +78,7 @@ pub(super) struct Shared {
     pub(super) killpoints: KillPoints,
     pub(super) health: Health,
     pub(super) edges: Mutex<Vec<Edge>>,
+    pub(super) attempts: Attempts,
     pub(super) stores: Mutex<Option<Store>>,
     pub(super) bus: Mutex<Option<Arc<dyn Bus>>>,
     pub(super) queues: Mutex<Vec<&'static str>>,
@@ -138,6 +139,7 @@ impl Service {
             killpoints,
             health: Health::default(),
             edges: Mutex::default(),
+            attempts: Attempts::default(),
             stores: Mutex::default(),
             bus: Mutex::default(),
             queues: Mutex::default(),
@@ -210,7 +212,16 @@ impl Service {
         let config = self.config();
         let url = config.url(callee)?;
         let clock = Clock::system();
-        let edge = Edge::new(config.service, callee, url, policy, clock, &config.defects)?;
+        let (defects, attempts) = (&config.defects, self.0.attempts.clone());
+        let edge = Edge::new(
+            config.service,
+            callee,
+            url,
+            policy,
+            clock,
+            defects,
+            attempts,
+        )?;
         lock(&self.0.edges).push(edge.clone());
         Ok(edge)
     }

@@ -22,6 +22,8 @@ pub use sqlx::any::AnyRow as Row;
 
 use super::killpoint::Killed;
 
+/// The operation that may have been done although it took too long.
+pub(crate) const COMMIT: &str = "commit";
 /// How long to wait for a connection of the pool.
 const ACQUIRE: Duration = Duration::from_secs(1);
 /// How long one statement may take.
@@ -265,7 +267,7 @@ impl Tx {
     /// # Errors
     /// The commit fails (nothing changed) or takes too long (unknown).
     pub async fn commit(self) -> Result<(), StoreError> {
-        bounded("commit", STATEMENT, self.inner.commit()).await?;
+        bounded(COMMIT, STATEMENT, self.inner.commit()).await?;
         if self.filled {
             self.outbox_filled.notify_one();
         }

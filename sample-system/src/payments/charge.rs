@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::table::{self, Payment, PaymentState};
-use super::{App, unknown};
+use super::{App, stored, unknown};
 use crate::kit::context::Context;
 use crate::kit::edge::{EdgeRequest, Reply};
 use crate::kit::error::ApiError;
@@ -61,7 +61,8 @@ pub(super) async fn charge(
             app.killpoints
                 .reach("payments.after_psp_before_commit")
                 .await?;
-            store_result(&app, &context, &wish, &reply).await
+            let result = store_result(&app, &context, &wish, &reply).await;
+            stored(&wish.order_id, result)
         }
         Err(error) if error.unknown => Ok(unknown(&wish.order_id, &error).into_response()),
         Err(error) => Err(ApiError::from(error)),

@@ -17,6 +17,7 @@ mod refund;
 mod table;
 
 use axum::extract::{Path, State};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
@@ -97,6 +98,19 @@ fn unknown(order: &str, error: &EdgeError) -> (http::StatusCode, Json<Value>) {
         http::StatusCode::ACCEPTED,
         Json(json!({ "order_id": order, "state": "UNKNOWN" })),
     )
+}
+
+/// What could not be stored after the provider had done it is unknown to the caller, never refused:
+/// 503 would promise that nothing happened.
+fn stored(order: &str, stored: Result<Response, ApiError>) -> Result<Response, ApiError> {
+    match stored {
+        Err(error) if error.status == http::StatusCode::SERVICE_UNAVAILABLE => {
+            tracing::warn!(order, %error, "done at the provider, not stored yet");
+            let body = json!({ "order_id": order, "state": "UNKNOWN" });
+            Ok((http::StatusCode::ACCEPTED, Json(body)).into_response())
+        }
+        stored => stored,
+    }
 }
 
 #[cfg(test)]

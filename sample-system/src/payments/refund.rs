@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::charge::charge_key;
 use super::table::{self, Payment, PaymentState};
-use super::{App, unknown};
+use super::{App, stored, unknown};
 use crate::kit::context::Context;
 use crate::kit::edge::{EdgeRequest, Reply};
 use crate::kit::error::ApiError;
@@ -35,7 +35,8 @@ pub(super) async fn refund(
         .key(format!("{order}:refund"));
     match app.psp.send(&context, request).await {
         Ok(reply) if reply.status.is_success() => {
-            store_result(&app, &context, &order, &reply).await
+            let result = store_result(&app, &context, &order, &reply).await;
+            stored(&order, result)
         }
         Ok(reply) => {
             tracing::error!(order, status = %reply.status, "the provider refused a refund");

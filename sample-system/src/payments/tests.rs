@@ -8,6 +8,7 @@ use axum::body::Bytes;
 use axum::extract::Request;
 use serde_json::{Value, json};
 
+use crate::kit::store::Store;
 use crate::testing::{Running, eventually};
 
 /// payments with a provider and a bus that are really there.
@@ -204,4 +205,41 @@ async fn a_lost_reply_is_asked_for_again_and_charges_once() {
 #[tokio::test]
 async fn defect_m25_charges_again_after_a_lost_reply() {
     assert_eq!(charges_after_a_lost_reply("m25").await, [1_250, 1_250]);
+}
+
+/// Charges, and before it says so takes payments' database away for as long as it lives.
+async fn locking(psp: String, database: String) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let held = Arc::new(tokio::sync::Mutex::new(None));
+    let router = Router::new().fallback(move |request: Request| {
+        let (psp, database, held) = (psp.clone(), database.clone(), Arc::clone(&held));
+        async move {
+            let (parts, body) = request.into_parts();
+            let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+            let client = reqwest::Client::builder().no_proxy().build().unwrap();
+            let passed = client.request(parts.method, format!("{psp}{}", parts.uri));
+            let reply = passed.headers(parts.headers).body(body).send();
+            let reply = reply.await.unwrap();
+            let store = Store::open(&database, &[]).await.unwrap();
+            *held.lock().await = Some(store.begin().await.unwrap());
+            (reply.status(), reply.bytes().await.unwrap())
+        }
+    });
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
+
+#[tokio::test]
+async fn a_charge_that_cannot_be_stored_is_unknown_never_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let psp = Running::start("psp", dir.path(), &[]).await;
+    let bus = Running::start("bus", dir.path(), &[]).await;
+    let database = format!("sqlite://{}", dir.path().join("payments.db").display());
+    let front = locking(psp.url.clone(), database).await;
+    let payments = start_payments(dir.path(), &front, &bus.url, &[]).await;
+    let shop = Shop { psp, bus, payments };
+    let (status, body) = shop.charge("o1").await;
+    assert_eq!((status, &body["state"]), (202, &json!("UNKNOWN")), "{body}");
+    assert_eq!(shop.ledger("o1").await, [1_250]);
 }

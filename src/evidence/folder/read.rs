@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-use crate::evidence::{Damage, Event, Evidence, OPERATIONS, REQUEST_LOG};
+use crate::evidence::{Damage, Event, Evidence, OPERATIONS};
 use crate::plan::{FORMAT_VERSION, Plan, SourceName};
 
 use super::{FILE_BYTES_MAX, FolderError, FolderErrorKind};
@@ -113,11 +113,11 @@ impl Evidence {
             .chain(self.dead_letters.iter().map(|it| &it.source))
             .chain(self.entries.iter().map(|it| &it.source))
             .chain(self.versions.iter().map(|it| &it.source))
-            .chain(self.samples.iter().map(|it| &it.source));
+            .chain(self.samples.iter().map(|it| &it.source))
+            .chain(self.calls.iter().map(|it| &it.source));
         for source in of_sources {
             *found.entry(source.clone()).or_default() += 1;
         }
-        found.insert(SourceName::new(REQUEST_LOG), self.calls.len() as u64);
         found.insert(SourceName::new(OPERATIONS), self.operations.len() as u64);
         for (name, state) in &mut self.sources {
             let here = found.get(name).copied().unwrap_or(0);

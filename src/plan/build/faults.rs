@@ -136,8 +136,7 @@ impl Builder<'_> {
                 names,
             ));
         } else {
-            let why = "it waits for itself by way of `after:`";
-            self.mistake(meaning::bad_name(after.span, &after.value, why));
+            self.mistake(meaning::waits_for_itself(after.span, &name.value));
         }
     }
 
@@ -153,7 +152,6 @@ impl Builder<'_> {
         let offset = self.time_or(file.at.as_ref().or(file.delay.as_ref()), Duration::ZERO);
         let spread = self.time_or(file.spread.as_ref(), Duration::ZERO);
         let effect = self.effect(file)?;
-        self.check_known_to_toxiproxy(file, &effect);
         let lasts = self.lasts(name, file, &effect);
         let effect = self.targeted(name, file, effect)?;
         Some(FaultPlan {
@@ -218,6 +216,17 @@ impl Builder<'_> {
     }
 
     fn effect(&mut self, file: &FaultFile) -> Option<Effect> {
+        let effect = self.inject(file)?;
+        if self.options.toxiproxy.is_some()
+            && let Effect::Link(link) = &effect
+            && let Some((what, instead)) = link.beyond_toxiproxy()
+        {
+            self.mistake(meaning::beyond_toxiproxy(file.inject.span, &what, instead));
+        }
+        Some(effect)
+    }
+
+    fn inject(&mut self, file: &FaultFile) -> Option<Effect> {
         use InjectFile as I;
         let span = file.inject.span;
         let down_for =
@@ -266,6 +275,7 @@ impl Builder<'_> {
             I::Corrupt(corrupt) => Effect::Link(self.corrupt(span, corrupt)),
             I::Loss(loss) => Effect::Link(self.loss(span, loss)),
             I::Http(http) => Effect::Link(LinkEffect::Http(self.http_fault(http))),
+
             I::Down(down) => {
                 let how = match down.how {
                     Some(DownHowFile::Reset) => Down::Reset,
@@ -289,21 +299,6 @@ impl Builder<'_> {
                 return None;
             }
         })
-    }
-
-    /// A real Toxiproxy cannot do everything.
-    fn check_known_to_toxiproxy(&mut self, file: &FaultFile, effect: &Effect) {
-        let Effect::Link(effect) = effect else {
-            return;
-        };
-        if self.options.toxiproxy && !effect.is_known_to_toxiproxy() {
-            let what = match effect {
-                LinkEffect::Down { .. } => "`down: { how: reset }` on a real Toxiproxy is".into(),
-                LinkEffect::Latency { .. } => "`distribution` on a real Toxiproxy is".into(),
-                other => format!("`{}` on a real Toxiproxy is", other.name()),
-            };
-            self.mistake(meaning::not_supported(file.inject.span, &what));
-        }
     }
 
     fn restart_signal(&mut self, file: &FaultFile, signal: Option<&Text>) -> String {

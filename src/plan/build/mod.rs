@@ -41,8 +41,8 @@ pub struct BuildOptions {
     pub only: Vec<String>,
     /// The environment that `allow-env` may read.
     pub environment: BTreeMap<String, String>,
-    /// Whether faults must be such that a real Toxiproxy can inject them.
-    pub toxiproxy: bool,
+    /// `--toxiproxy`: the server that the links run through, which must be able to do all faults.
+    pub toxiproxy: Option<String>,
 }
 
 /// Builds the plan of a scenario.
@@ -93,6 +93,7 @@ impl<'f> Builder<'f> {
             scenario_file: files.scenario_name.clone(),
             system_file: files.system_name.clone(),
             seed,
+            toxiproxy: self.options.toxiproxy.clone(),
             system,
             load,
             phases,

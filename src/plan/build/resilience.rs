@@ -6,7 +6,6 @@ use crate::diagnostic::Span;
 use crate::diagnostic::meaning;
 use crate::plan::property::{Breaker, BreakerWhen, Expected, Recovers, Retries};
 use crate::plan::quantity::duration_text;
-use crate::plan::system::RecordKind;
 use crate::plan::{FaultPlan, LinkName, Plan, Property};
 use crate::scenario::property_file::{AtMostFile, BreakerExpectFile, RecoversFile, RetriesFile};
 
@@ -66,7 +65,7 @@ impl Builder<'_> {
             ),
         };
         self.check_n(span, &expected, "suppression is a share of demand");
-        let transitions = self.only_source(plan, RecordKind::Transition);
+        let transitions = plan.claims_on(&link);
         let property = Property::Breaker(Breaker {
             link,
             when,

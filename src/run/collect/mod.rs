@@ -9,7 +9,7 @@ mod log;
 mod map;
 mod sql;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,9 +20,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::evidence::{Event, Record};
 use crate::plan::system::{Fetch, RecordKind};
-use crate::plan::{DatabaseName, Plan, SourcePlan};
+use crate::plan::{DatabaseName, LinkName, Plan, SourcePlan};
 
 use super::bindings::Bindings;
+use super::fleet::Fleet;
 use super::journal::Journal;
 use map::Mapping;
 
@@ -36,6 +37,7 @@ pub(crate) struct Context {
     pub(crate) plan: Arc<Plan>,
     pub(crate) bindings: Arc<Bindings>,
     pub(crate) journal: Arc<Journal>,
+    pub(crate) fleet: Arc<Fleet>,
     pub(crate) client: reqwest::Client,
     pub(crate) logs: PathBuf,
     pub(crate) operations: PathBuf,
@@ -56,12 +58,37 @@ impl Context {
     }
 }
 
+/// The sequence numbers of one ring in one incarnation. What it had forgotten before it was read
+/// leaves a gap; sources without numbers say 0 throughout and have none.
+#[derive(Default)]
+struct Ring {
+    span: Option<(u64, u64)>,
+    rows: u64,
+}
+
+impl Ring {
+    fn add(&mut self, seq: u64) {
+        let (first, last) = self.span.unwrap_or((seq, seq));
+        self.span = Some((first.min(seq), last.max(seq)));
+        self.rows += 1;
+    }
+
+    fn lost(&self) -> u64 {
+        self.span.map_or(0, |(first, last)| {
+            (last - first + 1).saturating_sub(self.rows)
+        })
+    }
+}
+
 /// A source with what was read of it so far.
 pub(crate) struct Reader {
     plan: SourcePlan,
     mapping: Mapping,
     cursor: Option<String>,
     seen: HashSet<u64>,
+    /// Which start of its service the cursor is from: another one's rings begin anew.
+    start: u32,
+    rings: BTreeMap<(LinkName, String), Ring>,
     rows: u64,
     skipped: u64,
     /// When the reading under way began: all of its rows are one reading.
@@ -71,8 +98,12 @@ pub(crate) struct Reader {
 impl Reader {
     /// Readers of all sources of a plan.
     pub(crate) fn all(context: &Context) -> Result<Vec<Self>, String> {
+        // Where the run's own proxy sees every request, nobody else is asked for them.
+        let is_shared = context.plan.toxiproxy.is_some();
+        let wanted = |plan: &&SourcePlan| is_shared || plan.records != RecordKind::Call;
         let sources = context.plan.system.evidence.iter();
         sources
+            .filter(wanted)
             .map(|plan| {
                 let mapping = Mapping::new(plan, context.journal.clock())
                     .map_err(|error| format!("evidence `{}`: {error}", plan.name))?;
@@ -81,6 +112,8 @@ impl Reader {
                     mapping,
                     cursor: None,
                     seen: HashSet::new(),
+                    start: 0,
+                    rings: BTreeMap::new(),
                     rows: 0,
                     skipped: 0,
                     read_ns: 0,
@@ -130,7 +163,7 @@ impl Reader {
         context.journal.event(Event::SourceRead {
             source: self.plan.name.clone(),
             rows: self.rows,
-            lost: 0,
+            lost: self.rings.values().map(Ring::lost).sum(),
             error: result
                 .err()
                 .map(|error| format!("row {}: {error}", self.rows + 1)),
@@ -143,7 +176,9 @@ impl Reader {
         match &fetch {
             Fetch::Http(http) => {
                 let pages = http::Pages::new(&context.client, http, &context.bindings)?;
-                let cursor = self.cursor.take();
+                let start = context.fleet.incarnation(&http.service);
+                let cursor = self.cursor.take().filter(|_| start == self.start);
+                self.start = start;
                 let (cursor, result) = pages
                     .read(cursor, |answer| self.keep_answer(context, answer))
                     .await;
@@ -213,6 +248,10 @@ impl Reader {
         for record in records {
             if self.plan.records == RecordKind::Sample || self.is_new(&record) {
                 self.rows += 1;
+                if let Record::Transition(it) = &record {
+                    let ring = (it.link.clone(), it.incarnation.clone());
+                    self.rings.entry(ring).or_default().add(it.seq);
+                }
                 context.journal.record(record);
             }
         }
@@ -226,5 +265,23 @@ impl Reader {
         let mut hasher = DefaultHasher::new();
         format!("{record:?}").hash(&mut hasher);
         self.seen.insert(hasher.finish())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ring_lost_what_its_numbers_skip_and_nothing_without_numbers() {
+        let lost = |numbers: &[u64]| {
+            let mut ring = Ring::default();
+            numbers.iter().for_each(|seq| ring.add(*seq));
+            ring.lost()
+        };
+        assert_eq!(lost(&[]), 0);
+        assert_eq!(lost(&[3, 4, 5]), 0);
+        assert_eq!(lost(&[3, 7, 4]), 2);
+        assert_eq!(lost(&[0, 0, 0]), 0);
     }
 }

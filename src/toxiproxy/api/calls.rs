@@ -1,18 +1,35 @@
 //! Makes each call on the engine and shows what it returns.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde::Serialize;
+use tokio::time::{sleep, timeout};
 
 use super::route::{Page, Route};
-use super::{decode, mark_as_text};
+use super::{Api, decode, mark_as_text, metrics};
 use crate::toxiproxy::VERSION;
-use crate::toxiproxy::engine::{Engine, Refusal};
+use crate::toxiproxy::engine::{self, Engine, Refusal};
 use crate::toxiproxy::wire::{ErrorBody, Populated, Proxy};
 
-/// Makes the call. The body is looked at only where the order of checks allows it.
-pub(super) async fn make(engine: &Engine, route: Route, body: Result<Bytes, Refusal>) -> Response {
+/// How long a call waits for the connections to follow it.
+const SETTLE_WITHIN: Duration = Duration::from_millis(500);
+
+/// How often it looks.
+const SETTLE_EVERY: Duration = Duration::from_millis(1);
+
+/// Makes the call, under a lease if one is named. The body is looked at only where the order of checks
+/// allows it.
+pub(super) async fn make(
+    api: &Api,
+    route: Route,
+    body: Result<Bytes, Refusal>,
+    lease: Option<&str>,
+) -> Response {
+    let engine = &api.engine;
     if route == Route::Populate {
         return populate(engine, body).await;
     }
@@ -20,7 +37,7 @@ pub(super) async fn make(engine: &Engine, route: Route, body: Result<Bytes, Refu
         Route::Populate => Ok(no_content()),
         Route::Version => Ok(version()),
         Route::Proxies => Ok(json(StatusCode::OK, &engine.list())),
-        Route::Reset => engine.reset().await.map(|()| no_content()),
+        Route::Reset => reset(engine).await,
         Route::AllStats => Ok(json(StatusCode::OK, &engine.stats())),
         Route::Requests(name, page) => requests(engine, name.as_deref(), page),
         Route::CreateProxy => create(engine, body).await,
@@ -29,14 +46,14 @@ pub(super) async fn make(engine: &Engine, route: Route, body: Result<Bytes, Refu
         Route::DeleteProxy(name) => engine.remove(&name).map(|()| no_content()),
         Route::Stats(name) => shown(engine.find(&name).map(|proxy| proxy.stats())),
         Route::Toxics(name) => shown(engine.find(&name).map(|proxy| proxy.to_wire().toxics)),
-        Route::AddToxic(name) => add_toxic(engine, &name, body),
-        Route::SetToxics(name) => set_toxics(engine, &name, body),
+        Route::AddToxic(name) => add_toxic(api, &name, body, lease).await,
+        Route::SetToxics(name) => set_toxics(api, &name, body, lease).await,
+        Route::Metrics => Ok(metrics(api)),
+        Route::RenewLease(id) => renew_lease(api, &id, body),
+        Route::EndLease(id) => api.leases.end(&id).map(|()| no_content()),
         Route::Toxic(name, toxic) => toxic_of(engine, &name, &toxic),
-        Route::UpdateToxic(name, toxic) => update_toxic(engine, &name, &toxic, body),
-        Route::DeleteToxic(name, toxic) => engine
-            .find(&name)
-            .and_then(|proxy| proxy.remove_toxic(&toxic))
-            .map(|()| no_content()),
+        Route::UpdateToxic(name, toxic) => update_toxic(engine, &name, &toxic, body).await,
+        Route::DeleteToxic(name, toxic) => remove_toxic(engine, &name, &toxic).await,
     };
     result.unwrap_or_else(|refusal| refused(&refusal))
 }
@@ -60,14 +77,65 @@ async fn update(engine: &Engine, name: &str, body: Result<Bytes, Refusal>) -> An
     shown(engine.update(name, decode::proxy_update(&body?)?).await)
 }
 
-fn add_toxic(engine: &Engine, name: &str, body: Result<Bytes, Refusal>) -> Answer {
-    let proxy = engine.find(name)?;
-    shown(proxy.add_toxic(&decode::new_toxic(&body?)?))
+async fn add_toxic(
+    api: &Api,
+    name: &str,
+    body: Result<Bytes, Refusal>,
+    lease: Option<&str>,
+) -> Answer {
+    let proxy = api.engine.find(name)?;
+    let asked = decode::new_toxic(&body?)?;
+    under_lease(api, lease, &proxy, || {
+        let toxic = proxy.add_toxic(&asked)?;
+        Ok((vec![toxic.name.clone()], toxic))
+    })
+    .await
 }
 
-fn set_toxics(engine: &Engine, name: &str, body: Result<Bytes, Refusal>) -> Answer {
-    let proxy = engine.find(name)?;
-    shown(proxy.set_toxics(&decode::toxics(&body?)?))
+async fn set_toxics(
+    api: &Api,
+    name: &str,
+    body: Result<Bytes, Refusal>,
+    lease: Option<&str>,
+) -> Answer {
+    let proxy = api.engine.find(name)?;
+    let asked = decode::toxics(&body?)?;
+    under_lease(api, lease, &proxy, || {
+        let set = proxy.set_toxics(&asked)?;
+        let names = set.toxics.iter().map(|toxic| toxic.name.clone());
+        Ok((names.collect(), set))
+    })
+    .await
+}
+
+/// Sets toxics, whose names come back with the answer, and puts them under the lease if there is one.
+async fn under_lease<T: Serialize>(
+    api: &Api,
+    lease: Option<&str>,
+    proxy: &Arc<engine::Proxy>,
+    set: impl FnOnce() -> Result<(Vec<String>, T), Refusal>,
+) -> Answer {
+    if let Some(lease) = lease {
+        api.leases.check(lease)?;
+    }
+    let (names, answer) = set()?;
+    if let Some(lease) = lease {
+        api.leases.own(lease, proxy, &names);
+    }
+    settled([proxy]).await;
+    Ok(json(StatusCode::OK, &answer))
+}
+
+fn renew_lease(api: &Api, id: &str, body: Result<Bytes, Refusal>) -> Answer {
+    let life = Duration::from_secs(decode::lease(&body?)?);
+    shown(api.leases.renew(id, life))
+}
+
+fn metrics(api: &Api) -> Response {
+    let mut response = Response::new(Body::from(metrics::page(&api.engine, api.metrics)));
+    let kind = HeaderValue::from_static(metrics::CONTENT_TYPE);
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
 }
 
 fn toxic_of(engine: &Engine, name: &str, toxic: &str) -> Answer {
@@ -78,11 +146,46 @@ fn toxic_of(engine: &Engine, name: &str, toxic: &str) -> Answer {
     )
 }
 
-fn update_toxic(engine: &Engine, name: &str, toxic: &str, body: Result<Bytes, Refusal>) -> Answer {
+async fn update_toxic(
+    engine: &Engine,
+    name: &str,
+    toxic: &str,
+    body: Result<Bytes, Refusal>,
+) -> Answer {
     let proxy = engine.find(name)?;
     proxy.toxics.find(toxic).ok_or(Refusal::ToxicNotFound)?;
     let (attributes, toxicity) = decode::toxic_update(&body?)?;
-    shown(proxy.update_toxic(toxic, &attributes, toxicity))
+    let updated = proxy.update_toxic(toxic, &attributes, toxicity);
+    settled([&proxy]).await;
+    shown(updated)
+}
+
+async fn remove_toxic(engine: &Engine, name: &str, toxic: &str) -> Answer {
+    let proxy = engine.find(name)?;
+    proxy.remove_toxic(toxic)?;
+    settled([&proxy]).await;
+    Ok(no_content())
+}
+
+async fn reset(engine: &Engine) -> Answer {
+    let done = engine.reset().await;
+    settled(&engine.all()).await;
+    done.map(|()| no_content())
+}
+
+/// Waits until every live connection runs the set of toxics that was just made, so that whoever sent the
+/// call meets it from now on. No peer can hold this up, only a machine that is out of breath: then the
+/// call is answered without.
+async fn settled<'a>(proxies: impl IntoIterator<Item = &'a Arc<engine::Proxy>>) {
+    let settle = async {
+        for proxy in proxies {
+            while !proxy.stats().confirmed {
+                sleep(SETTLE_EVERY).await;
+            }
+        }
+    };
+    // Late is as good as not: statistics say which connections run what.
+    let _ = timeout(SETTLE_WITHIN, settle).await;
 }
 
 fn requests(engine: &Engine, name: Option<&str>, page: Page) -> Answer {
@@ -138,13 +241,14 @@ fn no_content() -> Response {
     response
 }
 
-fn refused(refusal: &Refusal) -> Response {
+/// The error of every call but `/populate`: JSON that is sent as text.
+pub(super) fn refused(refusal: &Refusal) -> Response {
     let status = refusal.status();
     let mut text = encode(&ErrorBody {
         error: refusal.to_string(),
         status,
     });
-    text.push(b'\n');
+    text.push('\n');
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = status_code(status);
     mark_as_text(&mut response);
@@ -159,8 +263,23 @@ fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {
     response
 }
 
-fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    serde_json::to_vec(value).expect("plain data with text keys always has a JSON form")
+/// As Go writes JSON: what HTML could mistake is escaped, which can only be inside of a text.
+fn encode<T: Serialize>(value: &T) -> String {
+    let text = serde_json::to_string(value);
+    let text = text.expect("plain data with text keys always has a JSON form");
+    const UNSAFE: [(char, &str); 5] = [
+        ('<', "\\u003c"),
+        ('>', "\\u003e"),
+        ('&', "\\u0026"),
+        ('\u{2028}', "\\u2028"),
+        ('\u{2029}', "\\u2029"),
+    ];
+    if !text.contains(UNSAFE.map(|(character, _)| character)) {
+        return text;
+    }
+    UNSAFE.iter().fold(text, |text, (character, escape)| {
+        text.replace(*character, escape)
+    })
 }
 
 fn status_code(status: u16) -> StatusCode {

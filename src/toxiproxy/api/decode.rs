@@ -14,7 +14,7 @@ impl<'a> Fields<'a> {
         match value {
             Value::Object(map) => Ok(Some(Self(map))),
             Value::Null => Ok(None),
-            other => Err(mismatch(other, into)),
+            other => Err(mismatch(other, &format!("Go value of type {into}"))),
         }
     }
 
@@ -40,7 +40,10 @@ impl<'a> Fields<'a> {
     ) -> Result<Option<T>, Refusal> {
         let value = self.get(name);
         value
-            .map(|value| read(value).ok_or_else(|| mismatch(value, name)))
+            .map(|value| {
+                let into = || format!("Go struct field .{name}");
+                read(value).ok_or_else(|| mismatch(value, &into()))
+            })
             .transpose()
     }
 }
@@ -78,13 +81,13 @@ pub(crate) fn proxies(body: &[u8]) -> Result<Vec<Proxy>, Refusal> {
     match first_value(body)? {
         Value::Array(values) => values.iter().map(proxy).collect(),
         Value::Null => Ok(Vec::new()),
-        other => Err(mismatch(&other, "[]proxy")),
+        other => Err(mismatch(&other, "Go value of type []toxiproxy.Proxy")),
     }
 }
 
 fn proxy(value: &Value) -> Result<Proxy, Refusal> {
     let mut proxy = Proxy::new("", "", "");
-    let Some(fields) = Fields::of(value, "proxy")? else {
+    let Some(fields) = Fields::of(value, "toxiproxy.Proxy")? else {
         return Ok(proxy);
     };
     proxy.name = fields.text("name")?.unwrap_or_default();
@@ -120,7 +123,7 @@ fn when_down(value: &Value) -> Option<WhenDown> {
 /// Body of an update of a proxy.
 pub(super) fn proxy_update(body: &[u8]) -> Result<ProxyUpdate, Refusal> {
     let value = first_value(body)?;
-    let Some(fields) = Fields::of(&value, "proxy")? else {
+    let Some(fields) = Fields::of(&value, "toxiproxy.Proxy")? else {
         return Ok(ProxyUpdate::default());
     };
     Ok(ProxyUpdate {
@@ -136,11 +139,22 @@ pub(super) fn new_toxic(body: &[u8]) -> Result<Toxic, Refusal> {
     toxic(&first_value(body)?)
 }
 
+/// Body of `PUT /lease/{id}`: the seconds it lives.
+pub(super) fn lease(body: &[u8]) -> Result<u64, Refusal> {
+    let value = first_value(body)?;
+    let fields = Fields::of(&value, "lease")?;
+    let seconds = fields.map(|fields| fields.read("ttl_seconds", Value::as_u64));
+    seconds
+        .transpose()?
+        .flatten()
+        .ok_or_else(|| Refusal::MissingField("ttl_seconds".to_owned()))
+}
+
 /// Body of `PUT …/toxics`.
 pub(super) fn toxics(body: &[u8]) -> Result<Vec<Toxic>, Refusal> {
     match first_value(body)? {
         Value::Array(values) => values.iter().map(toxic).collect(),
-        other => Err(mismatch(&other, "[]toxic")),
+        other => Err(mismatch(&other, "Go value of type []toxics.Toxic")),
     }
 }
 
@@ -152,7 +166,7 @@ fn toxic(value: &Value) -> Result<Toxic, Refusal> {
         stream: "downstream".to_owned(),
         toxicity: 1.0,
     };
-    let Some(fields) = Fields::of(value, "toxic")? else {
+    let Some(fields) = Fields::of(value, "toxics.Toxic")? else {
         return Ok(toxic);
     };
     toxic.name = fields.text("name")?.unwrap_or_default();
@@ -166,7 +180,7 @@ fn toxic(value: &Value) -> Result<Toxic, Refusal> {
 /// Body of an update of a toxic.
 pub(super) fn toxic_update(body: &[u8]) -> Result<(Map<String, Value>, Option<f32>), Refusal> {
     let value = first_value(body)?;
-    let Some(fields) = Fields::of(&value, "toxic")? else {
+    let Some(fields) = Fields::of(&value, "toxics.Toxic")? else {
         return Ok((Map::new(), None));
     };
     let attributes = fields.read("attributes", object)?.unwrap_or_default();
@@ -178,7 +192,8 @@ pub(super) fn toxic_update(body: &[u8]) -> Result<(Map<String, Value>, Option<f3
     reason = "a toxicity is a 32-bit float in Toxiproxy"
 )]
 fn float(value: &Value) -> Option<f32> {
-    value.as_f64().map(|value| value as f32)
+    let value = value.as_f64()? as f32;
+    value.is_finite().then_some(value)
 }
 
 fn object(value: &Value) -> Option<Map<String, Value>> {
@@ -203,11 +218,11 @@ mod tests {
             ("{", "bad request body: unexpected EOF"),
             (
                 r#"{"name":1}"#,
-                "bad request body: json: cannot unmarshal number into name",
+                "bad request body: json: cannot unmarshal number into Go struct field .name",
             ),
             (
                 "[]",
-                "bad request body: json: cannot unmarshal array into proxy",
+                "bad request body: json: cannot unmarshal array into Go value of type toxiproxy.Proxy",
             ),
         ] {
             assert_eq!(new_proxy(body.as_bytes()).unwrap_err().to_string(), text);

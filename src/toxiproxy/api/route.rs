@@ -24,6 +24,12 @@ pub(super) enum Route {
     AllStats,
     /// Extension.
     Stats(String),
+    /// Only when metrics are offered.
+    Metrics,
+    /// Extension.
+    RenewLease(String),
+    /// Extension.
+    EndLease(String),
     /// Extension: of one proxy or of all.
     Requests(Option<String>, Page),
 }
@@ -44,13 +50,18 @@ pub(super) enum Found {
     Elsewhere(String),
     NoMethod,
     NoPath,
+    /// The path is not even one.
+    NoSense,
 }
 
 /// Finds the call.
 pub(super) fn find(method: &Method, uri: &Uri) -> Found {
-    let path = decode(uri.path());
+    let Some(path) = decode(uri.path()) else {
+        return Found::NoSense;
+    };
     if path.contains("//") || path.split('/').any(|part| part == "." || part == "..") {
-        return Found::Elsewhere(clean(&path));
+        let query = uri.query().map(|query| format!("?{query}"));
+        return Found::Elsewhere(clean(&path) + &query.unwrap_or_default());
     }
     let Some(path) = path.strip_prefix('/') else {
         return Found::NoPath;
@@ -76,6 +87,9 @@ fn routes(parts: &[&str], method: &str, query: &str) -> Option<Option<Route>> {
         (["proxies"], "POST") => Some(Route::CreateProxy),
         (["populate"], "POST") => Some(Route::Populate),
         (["reset"], "POST") => Some(Route::Reset),
+        (["metrics"], _) => Some(Route::Metrics),
+        (["lease", id], "PUT") => Some(Route::RenewLease(p(id))),
+        (["lease", id], "DELETE") => Some(Route::EndLease(p(id))),
         (["stats"], "GET") => Some(Route::AllStats),
         (["requests"], "GET") => Some(Route::Requests(None, page(query))),
         (["proxies", name], "GET") => Some(Route::Proxy(p(name))),
@@ -94,7 +108,7 @@ fn routes(parts: &[&str], method: &str, query: &str) -> Option<Option<Route>> {
             Some(Route::DeleteToxic(p(name), p(toxic)))
         }
         (["version" | "proxies" | "populate" | "reset" | "stats" | "requests"], _)
-        | (["proxies", _], _)
+        | (["proxies" | "lease", _], _)
         | (["proxies", _, "stats" | "requests" | "toxics"], _)
         | (["proxies", _, "toxics", _], _) => None,
         _ => return None,
@@ -114,26 +128,21 @@ fn page(query: &str) -> Page {
     page
 }
 
-/// Undoes percent-encoding; a sequence that is none stays as it is.
-fn decode(path: &str) -> String {
+/// Undoes percent-encoding; `None` when a sequence is none.
+fn decode(path: &str) -> Option<String> {
     let bytes = path.as_bytes();
     let (mut decoded, mut place) = (Vec::with_capacity(bytes.len()), 0);
     while let Some(byte) = bytes.get(place) {
-        let hex = bytes
-            .get(place + 1..place + 3)
-            .and_then(|hex| std::str::from_utf8(hex).ok());
-        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(value) if *byte == b'%' => {
-                decoded.push(value);
-                place += 3;
-            }
-            _ => {
-                decoded.push(*byte);
-                place += 1;
-            }
+        if *byte == b'%' {
+            let hex = std::str::from_utf8(bytes.get(place + 1..place + 3)?).ok()?;
+            decoded.push(u8::from_str_radix(hex, 16).ok()?);
+            place += 3;
+        } else {
+            decoded.push(*byte);
+            place += 1;
         }
     }
-    String::from_utf8_lossy(&decoded).into_owned()
+    Some(String::from_utf8_lossy(&decoded).into_owned())
 }
 
 /// The path without empty, `.` and `..` segments; a final slash stays.
@@ -173,7 +182,6 @@ mod tests {
             "/proxies/a/b",
             "/nope",
             "/proxies/a%2Fb/toxics/c/d",
-            "/metrics",
         ] {
             assert_eq!(at("GET", path), Found::NoPath, "{path}");
         }
@@ -195,12 +203,17 @@ mod tests {
             Found::Route(Route::Proxy("a b".to_owned()))
         );
         assert_eq!(
+            at("GET", "/proxies/a%zz"),
+            Found::NoSense,
+            "what is no encoding"
+        );
+        assert_eq!(
             at("GET", "/proxies//a"),
             Found::Elsewhere("/proxies/a".to_owned())
         );
         assert_eq!(
-            at("GET", "//proxies/x/../a/"),
-            Found::Elsewhere("/proxies/a/".to_owned())
+            at("GET", "//proxies/x/../a/?b=c"),
+            Found::Elsewhere("/proxies/a/?b=c".to_owned())
         );
     }
 

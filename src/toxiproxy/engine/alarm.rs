@@ -1,11 +1,10 @@
 //! Timers that are right to some ten microseconds: those of the runtime round up to the millisecond, which
 //! is more than many delays that are asked for.
 //!
-//! One thread sleeps until the earliest instant and wakes the tasks that wait for it. Setting a timer takes
-//! a short lock; a timer that stays as it is takes none.
+//! One thread, started with the first timer, sleeps until the earliest instant and wakes the tasks that wait
+//! for it. Setting a timer takes a short lock; a timer that stays as it is takes none.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Context, Waker};
 use std::time::Duration;
@@ -17,6 +16,7 @@ use crate::toxiproxy::clock::{self, Nanos};
 const LONGEST: Duration = Duration::from_secs(3600);
 
 /// The timers of a server. Its thread ends when it is dropped.
+#[derive(Default)]
 pub(crate) struct Alarm {
     shared: Arc<Shared>,
 }
@@ -32,23 +32,12 @@ struct State {
     /// By instant, then in order of setting.
     waiting: BTreeMap<(Nanos, u64), Waker>,
     last: u64,
+    /// The thread runs.
+    watched: bool,
     over: bool,
 }
 
 impl Alarm {
-    /// Starts the thread.
-    ///
-    /// # Errors
-    /// When the system has no thread to give.
-    pub(crate) fn start() -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
-        let watched = Arc::clone(&shared);
-        std::thread::Builder::new()
-            .name("toxic-alarm".to_owned())
-            .spawn(move || watched.watch())?;
-        Ok(Self { shared })
-    }
-
     /// A timer that is not set.
     pub(crate) fn timer(&self) -> Timer {
         Timer {
@@ -63,6 +52,14 @@ impl Drop for Alarm {
         locked(&self.shared.state).over = true;
         self.shared.changed.notify_one();
     }
+}
+
+/// Starts the thread, if the system has one to give.
+fn start(shared: &Arc<Shared>, state: &mut State) -> bool {
+    let own = Arc::clone(shared);
+    let thread = std::thread::Builder::new().name("toxic-alarm".to_owned());
+    state.watched = thread.spawn(move || own.watch()).is_ok();
+    state.watched
 }
 
 impl Shared {
@@ -122,6 +119,11 @@ impl Timer {
         }
         self.clear();
         let mut state = locked(&self.shared.state);
+        if !state.watched && !start(&self.shared, &mut state) {
+            // Without a thread the task looks at the clock itself, again and again.
+            cx.waker().wake_by_ref();
+            return false;
+        }
         state.last += 1;
         let key = (due, state.last);
         let earliest = state.waiting.keys().next().is_none_or(|first| key < *first);
@@ -170,7 +172,7 @@ mod tests {
 
     #[tokio::test]
     async fn timers_fire_in_any_order_and_never_early() {
-        let alarm = Alarm::start().unwrap();
+        let alarm = Alarm::default();
         let now = clock::now();
         let sleeps = [30, 1, 20, 1, 5].map(|ms| {
             let mut timer = alarm.timer();
@@ -187,7 +189,7 @@ mod tests {
 
     #[tokio::test]
     async fn timer_can_be_moved_and_leaves_nothing_behind() {
-        let alarm = Alarm::start().unwrap();
+        let alarm = Alarm::default();
         let mut timer = alarm.timer();
         let now = clock::now();
         let waker = futures_util::task::noop_waker();

@@ -29,6 +29,15 @@ pub(crate) enum Refusal {
     /// No such stream.
     #[error("stream was invalid, can be either upstream or downstream")]
     Stream,
+    /// No such lease, or it has ended.
+    #[error("lease not found")]
+    LeaseNotFound,
+    /// One more than the server keeps.
+    #[error("too many leases")]
+    TooManyLeases,
+    /// The call does not carry the server's token.
+    #[error("missing or wrong bearer token")]
+    Unauthorized,
     /// The address cannot be listened on.
     #[error("{0}")]
     Listen(String),
@@ -39,7 +48,9 @@ impl Refusal {
     pub(crate) fn status(&self) -> u16 {
         match self {
             Self::Body(_) | Self::MissingField(_) | Self::ToxicType | Self::Stream => 400,
-            Self::ProxyNotFound | Self::ToxicNotFound => 404,
+            Self::Unauthorized => 401,
+            Self::ProxyNotFound | Self::ToxicNotFound | Self::LeaseNotFound => 404,
+            Self::TooManyLeases => 429,
             Self::ProxyExists | Self::ToxicExists => 409,
             Self::Listen(_) => 500,
         }

@@ -20,11 +20,9 @@ mod stats;
 mod toxic_changes;
 
 use std::collections::BTreeMap;
-use std::io;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub(crate) use address::resolve;
+pub(crate) use address::{Resolved, resolve};
 pub(crate) use draws::Draws;
 pub(crate) use error::Refusal;
 pub(crate) use proxy::Proxy;
@@ -43,6 +41,7 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// What all connections of a server share.
+#[derive(Default)]
 pub(crate) struct Means {
     pub(crate) pipes: Arc<Pipes>,
     pub(crate) alarm: Alarm,
@@ -58,20 +57,13 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// No proxies. The seed decides every draw.
-    ///
-    /// # Errors
-    /// When the thread of the timers cannot be started.
-    pub(crate) fn new(seed: u64) -> io::Result<Self> {
-        let means = Means {
-            pipes: Arc::default(),
-            alarm: Alarm::start()?,
-        };
-        Ok(Self {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
             seed,
             proxies: Mutex::default(),
             log: Arc::default(),
-            means: Arc::new(means),
-        })
+            means: Arc::default(),
+        }
     }
 
     /// Finds a proxy.
@@ -90,7 +82,8 @@ impl Engine {
             .collect()
     }
 
-    fn all(&self) -> Vec<Arc<Proxy>> {
+    /// All proxies, by name.
+    pub(crate) fn all(&self) -> Vec<Arc<Proxy>> {
         locked(&self.proxies).values().cloned().collect()
     }
 
@@ -112,7 +105,7 @@ impl Engine {
             return Err(Refusal::ProxyExists);
         }
         if let Some(address) = resolved {
-            proxy.start(address).map_err(Refusal::Listen)?;
+            proxy.start(&address).map_err(Refusal::Listen)?;
         }
         proxies.insert(asked.name.clone(), Arc::clone(&proxy));
         Ok(proxy.to_wire())
@@ -159,7 +152,7 @@ impl Engine {
             upstream_up: asked.upstream_up.unwrap_or(now.upstream_up),
         };
         let resolved = resolve(&to.listen).await.map_err(Refusal::Listen)?;
-        proxy.move_to(&to, resolved).map_err(Refusal::Listen)?;
+        proxy.move_to(&to, &resolved).map_err(Refusal::Listen)?;
         Ok(proxy.to_wire())
     }
 
@@ -194,24 +187,24 @@ impl Engine {
         let mut done = Vec::new();
         for proxy in asked {
             match self.create_or_replace(proxy).await {
-                Ok(shown) => done.push(shown),
-                Err(refusal) => return Err((done, refusal)),
+                Ok(proxy) => done.push(proxy),
+                Err(refusal) => return Err((shown(&done), refusal)),
             }
         }
-        Ok(done)
+        Ok(shown(&done))
     }
 
     /// A proxy at the same place is left untouched; another of the name is replaced.
-    async fn create_or_replace(&self, asked: &wire::Proxy) -> Result<wire::Proxy, Refusal> {
+    async fn create_or_replace(&self, asked: &wire::Proxy) -> Result<Arc<Proxy>, Refusal> {
         let resolved = resolve(&asked.listen).await;
         if let Ok(existing) = self.find(&asked.name) {
             let resolved = resolved.clone().map_err(Refusal::Listen)?;
-            let shown = existing.to_wire();
-            if shown.listen == resolved.to_string()
-                && shown.upstream == asked.upstream
+            let place = existing.place();
+            if place.listen == resolved.text
+                && place.upstream == asked.upstream
                 && existing.settings.agrees(asked)
             {
-                return Ok(shown);
+                return Ok(existing);
             }
             existing.stop();
         }
@@ -219,13 +212,13 @@ impl Engine {
         if asked.enabled {
             let address =
                 resolved.map_err(|error| Refusal::Listen(format!("listen tcp: {error}")))?;
-            proxy.start(address).map_err(Refusal::Listen)?;
+            proxy.start(&address).map_err(Refusal::Listen)?;
         }
         let replaced = locked(&self.proxies).insert(asked.name.clone(), Arc::clone(&proxy));
         if let Some(replaced) = replaced {
             replaced.stop();
         }
-        Ok(proxy.to_wire())
+        Ok(proxy)
     }
 
     /// Enables every proxy and removes all toxics; stops at the first that cannot listen.
@@ -233,7 +226,7 @@ impl Engine {
         for proxy in self.all() {
             let place = proxy.place();
             if let Some(address) = resolve_to_listen(!place.enabled, &place.listen).await? {
-                proxy.start(address).map_err(Refusal::Listen)?;
+                proxy.start(&address).map_err(Refusal::Listen)?;
             }
             proxy.remove_toxics();
         }
@@ -273,8 +266,13 @@ impl Engine {
     }
 }
 
+/// As they are when all is done: one of the name may have replaced another.
+fn shown(proxies: &[Arc<Proxy>]) -> Vec<wire::Proxy> {
+    proxies.iter().map(|proxy| proxy.to_wire()).collect()
+}
+
 /// Where a proxy that is to listen listens; `None` for one that is not.
-async fn resolve_to_listen(enabled: bool, listen: &str) -> Result<Option<SocketAddr>, Refusal> {
+async fn resolve_to_listen(enabled: bool, listen: &str) -> Result<Option<Resolved>, Refusal> {
     if !enabled {
         return Ok(None);
     }

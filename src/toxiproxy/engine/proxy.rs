@@ -4,13 +4,13 @@
 //! atomic and nothing waits for a peer.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::net::{TcpSocket, TcpStream};
 
+use super::address::Resolved;
 use super::connection::{self, Identity, Live};
 use super::door::{self, Door};
 use super::set::{ToxicSet, ToxicSpec};
@@ -109,13 +109,9 @@ impl Proxy {
 
     /// Goes over to another place. `resolved` is `to.listen` resolved. On an error it is left disabled, with
     /// the new place stored.
-    pub(crate) fn move_to(
-        self: &Arc<Self>,
-        to: &Place,
-        resolved: SocketAddr,
-    ) -> Result<(), String> {
+    pub(crate) fn move_to(self: &Arc<Self>, to: &Place, resolved: &Resolved) -> Result<(), String> {
         let mut gate = locked(&self.gate);
-        if gate.listen != resolved.to_string() || gate.upstream != to.upstream {
+        if gate.listen != resolved.text || gate.upstream != to.upstream {
             self.disable(&mut gate);
             gate.listen.clone_from(&to.listen);
             gate.upstream.clone_from(&to.upstream);
@@ -133,7 +129,7 @@ impl Proxy {
     }
 
     /// Switches it on. `resolved` is where it is to listen.
-    pub(crate) fn start(self: &Arc<Self>, resolved: SocketAddr) -> Result<(), String> {
+    pub(crate) fn start(self: &Arc<Self>, resolved: &Resolved) -> Result<(), String> {
         let mut gate = locked(&self.gate);
         if gate.enabled {
             Ok(())
@@ -147,20 +143,31 @@ impl Proxy {
         self.disable(&mut locked(&self.gate));
     }
 
-    fn enable(self: &Arc<Self>, gate: &mut Gate, resolved: SocketAddr) -> Result<(), String> {
+    fn enable(self: &Arc<Self>, gate: &mut Gate, resolved: &Resolved) -> Result<(), String> {
         let socket = bind(resolved)?;
         let bound = socket
             .local_addr()
-            .map_err(|error| address::bind_error(resolved, &error))?;
+            .map_err(|error| address::bind_error(&resolved.text, &error))?;
         gate.reserved = Some(socket);
         self.follow_upstream(gate)
             .inspect_err(|_| gate.reserved = None)?;
         gate.enabled = true;
         gate.listen = bound.to_string();
+        let name = &*self.settings.name;
+        tracing::info!(
+            name,
+            listen = gate.listen,
+            upstream = gate.upstream,
+            "Started proxy"
+        );
         Ok(())
     }
 
     fn disable(&self, gate: &mut Gate) {
+        if gate.enabled {
+            let name = &*self.settings.name;
+            tracing::info!(name, listen = gate.listen, "Terminated proxy");
+        }
         gate.enabled = false;
         gate.reserved = None;
         if let Some(door) = gate.door.take() {
@@ -193,16 +200,16 @@ impl Proxy {
     fn open_door(self: &Arc<Self>, gate: &mut Gate) -> Result<(), String> {
         let socket = match gate.reserved.take() {
             Some(socket) => socket,
-            None => bind(
-                gate.listen
+            None => bind(&Resolved {
+                address: gate
+                    .listen
                     .parse()
                     .map_err(|_| "listen tcp: no address".to_owned())?,
-            )?,
+                text: gate.listen.clone(),
+            })?,
         };
-        let address = socket
-            .local_addr()
-            .unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
-        let (door, _) = Door::open(socket).map_err(|error| address::bind_error(address, &error))?;
+        let (door, _) =
+            Door::open(socket).map_err(|error| address::bind_error(&gate.listen, &error))?;
         let door = Arc::new(door);
         gate.door = Some(Arc::clone(&door));
         tokio::spawn(Arc::clone(self).accept_all(door, gate.upstream.clone()));
@@ -335,15 +342,15 @@ impl Proxy {
 }
 
 /// Binds, falling back to IPv4 where there is no IPv6.
-fn bind(resolved: SocketAddr) -> Result<TcpSocket, String> {
-    let bound = door::bind(resolved);
-    let bound = match (bound, address::without_ipv6(resolved)) {
+fn bind(resolved: &Resolved) -> Result<TcpSocket, String> {
+    let bound = door::bind(resolved.address);
+    let bound = match (bound, address::without_ipv6(resolved.address)) {
         (Err(error), Some(ipv4)) if error.kind() != std::io::ErrorKind::AddrInUse => {
             door::bind(ipv4)
         }
         (bound, _) => bound,
     };
-    bound.map_err(|error| address::bind_error(resolved, &error))
+    bound.map_err(|error| address::bind_error(&resolved.text, &error))
 }
 
 /// The toxics of a proxy, shared with its connections.

@@ -32,7 +32,7 @@ impl Proxy {
         })
     }
 
-    /// Merges attributes and sets the toxicity. When an attribute is refused, those before it are kept.
+    /// Merges attributes and sets the toxicity. When an attribute is refused, the others are kept.
     pub(crate) fn update_toxic(
         &self,
         name: &str,
@@ -43,7 +43,7 @@ impl Proxy {
             let slot = set.toxics.iter_mut().find(|spec| spec.name == name);
             let slot = slot.ok_or(Refusal::ToxicNotFound)?;
             let mut spec = ToxicSpec::clone(slot);
-            let merged = spec.attributes.merge(attributes);
+            let merged = merge_all(&mut spec.attributes, attributes);
             spec.revision += 1;
             if merged.is_ok() {
                 spec.toxicity = toxicity.unwrap_or(spec.toxicity);
@@ -61,6 +61,17 @@ impl Proxy {
             set.toxics.remove(place.ok_or(Refusal::ToxicNotFound)?);
             Ok(())
         })
+    }
+
+    /// Removes the toxic of this id, if it is still there.
+    pub(crate) fn remove_toxic_by_id(&self, id: u64) {
+        let removed: Result<(), ()> = self.change_toxics(|set, _| {
+            let place = set.toxics.iter().position(|spec| spec.id == id);
+            set.toxics.remove(place.ok_or(())?);
+            Ok(())
+        });
+        // An error is a toxic that went before.
+        let _ = removed;
     }
 
     /// Removes all toxics, if there are any.
@@ -95,6 +106,14 @@ impl Proxy {
             })
         })
     }
+}
+
+/// Merges as Go decodes: the rest of what is given is taken also when a part is wrong; the first error is told.
+fn merge_all(into: &mut Attributes, given: &Map<String, Value>) -> Result<(), String> {
+    let pairs = given.clone().into_iter();
+    pairs
+        .map(|pair| into.merge(&Map::from_iter([pair])))
+        .fold(Ok(()), Result::and)
 }
 
 /// Checks in the order of Toxiproxy: stream, type, name, attributes.

@@ -10,7 +10,7 @@ use crate::evidence::{Call, CallEnd, Transition};
 use crate::plan::property::Breaker;
 
 use super::super::Status;
-use super::super::case::Case;
+use super::super::case::{Case, Gap};
 use super::super::context::{Context, FaultSeen, Span};
 use super::super::demand::Demand;
 use super::super::text;
@@ -26,11 +26,8 @@ fn claimed<'a>(
     property: &Breaker,
 ) -> BTreeMap<&'a str, BTreeMap<u64, &'a Transition>> {
     let mut claims: BTreeMap<&str, BTreeMap<u64, &Transition>> = BTreeMap::new();
-    let Some(source) = &property.transitions else {
-        return claims;
-    };
     for it in &context.evidence.transitions {
-        if it.source == *source && it.link == property.link {
+        if property.transitions.contains(&it.source) && it.link == property.link {
             let ring = claims.entry(it.incarnation.as_str()).or_default();
             ring.insert(it.seq, it);
         }
@@ -38,10 +35,30 @@ fn claimed<'a>(
     claims
 }
 
-/// Its source, when there is one, was read without loss.
-fn expect_source(context: &Context<'_>, case: &mut Case, property: &Breaker) {
-    let source = property.transitions.as_ref();
-    case.missing_all(source.and_then(|source| context.source_gap(source)));
+/// Its sources, when there are any, were read without loss.
+fn expect_sources(context: &Context<'_>, case: &mut Case, property: &Breaker) {
+    let sources = property.transitions.iter();
+    case.missing_all(sources.filter_map(|source| context.source_gap(source)));
+}
+
+/// Where a caller speaks about its breakers and traffic shows that this one moved, silence about
+/// it is evidence that is missing.
+pub(super) fn expect_some(context: &Context<'_>, case: &mut Case, property: &Breaker) {
+    let Some(source) = property.transitions.first() else {
+        return;
+    };
+    if claimed(context, property).is_empty() {
+        case.missing(Gap::new(
+            format!(
+                "the traffic shows that the breaker of {} moved, and `{source}` says nothing of it",
+                property.link
+            ),
+            format!(
+                "make `select:` of `evidence: {source}` yield `link: {}`",
+                property.link
+            ),
+        ));
+    }
 }
 
 /// No claimed opening in the baseline, and none later without failures of the callee.
@@ -51,7 +68,7 @@ pub(super) fn not_spurious(
     property: &Breaker,
     seen: &FaultSeen<'_>,
 ) {
-    expect_source(context, case, property);
+    expect_sources(context, case, property);
     let claims = claimed(context, property);
     for it in claims.values().flat_map(BTreeMap::values) {
         case.find(
@@ -164,7 +181,7 @@ fn nothing_passes(case: &mut Case, property: &Breaker, demand: &Demand, open: Sp
 
 /// After the fault it may fall back from closed to open once.
 pub(super) fn flaps(context: &Context<'_>, case: &mut Case, property: &Breaker, end: u64) {
-    expect_source(context, case, property);
+    expect_sources(context, case, property);
     let claims = claimed(context, property);
     let all = claims.values().flat_map(BTreeMap::values);
     let again = |it: &&&Transition| it.at_ns >= end && it.from == "CLOSED" && it.to == "OPEN";

@@ -62,17 +62,20 @@ fn committed(step: &str, lines: &[&SagaStep], faults: &mut Vec<LogFault>) {
     }
 }
 
-/// A step may have had an effect unless its last word is that it did nothing.
+/// A step may have had an effect unless each of its attempts is known to have done nothing: a
+/// refusal says nothing about an earlier attempt that was never answered.
 fn may_have_happened(lines: &[&SagaStep]) -> bool {
-    let forward = |line: &&&SagaStep| {
-        matches!(
-            line.phase,
-            StepPhase::Started | StepPhase::Done | StepPhase::Failed | StepPhase::Unknown
-        )
-    };
-    let done = lines.iter().any(|line| line.phase == StepPhase::Done);
-    let last = lines.iter().rfind(forward);
-    done || last.is_some_and(|line| line.phase != StepPhase::Failed)
+    let mut is_out = false;
+    for line in lines {
+        match line.phase {
+            StepPhase::Done | StepPhase::Unknown => return true,
+            StepPhase::Started if is_out => return true,
+            StepPhase::Started => is_out = true,
+            StepPhase::Failed => is_out = false,
+            StepPhase::UndoStarted | StepPhase::Undone | StepPhase::UndoFailed => {}
+        }
+    }
+    is_out
 }
 
 fn compensated(step: &str, lines: &[&SagaStep], plan: &SagaPlan, faults: &mut Vec<LogFault>) {

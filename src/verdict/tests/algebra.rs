@@ -25,7 +25,7 @@ fn properties() -> Vec<Property> {
             probes: 3,
             instances: 1,
         },
-        transitions: None,
+        transitions: Vec::new(),
     };
     vec![
         Property::Errors(Errors {

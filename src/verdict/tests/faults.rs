@@ -273,7 +273,7 @@ fn a_route_that_the_baseline_never_used_counts_on_neither_side() {
             probes: 3,
             instances: 1,
         },
-        transitions: None,
+        transitions: Vec::new(),
     };
     let plain = Run::healthy().passes(Property::Breaker(breaker.clone()));
     let with_refunds = run.passes(Property::Breaker(breaker));

@@ -113,6 +113,33 @@ fn a_saga_that_is_open_stuck_or_late_fails_and_names_its_service() {
 }
 
 #[test]
+fn a_saga_that_does_not_say_when_it_ended_is_dated_by_its_log_or_not_at_all() {
+    let mut run = Run::healthy();
+    let read = Event::SourceRead {
+        source: SourceName::new("sagas"),
+        rows: 1,
+        lost: 0,
+        error: None,
+    };
+    run.add(END + 31 * S, read);
+    run.passes(sagas(0));
+    let saga = &mut run.evidence.sagas[1200];
+    saga.ended_ns = None;
+    saga.steps.last_mut().unwrap().at_ns = END + 25 * S;
+    run.fails(sagas(0), "1 saga became final later than 20s");
+    run.evidence.sagas[1200].steps.clear();
+    run.evidence.sagas[1200].state = SagaState::Compensated;
+    let Property::Sagas(mut unjoined) = sagas(0) else {
+        unreachable!()
+    };
+    unjoined.operation = None;
+    run.is_inconclusive(
+        Property::Sagas(unjoined),
+        "1 saga final, but not since when",
+    );
+}
+
+#[test]
 fn a_saga_that_had_too_little_time_is_inconclusive() {
     let mut run = Run::healthy();
     run.evidence.sagas[1200].state = SagaState::Compensating;
@@ -154,6 +181,20 @@ fn a_step_that_definitely_failed_needs_no_undo() {
     saga.steps.retain(|it| it.name != "refund");
     saga.steps[3].phase = StepPhase::Failed;
     run.passes(sagas(0));
+}
+
+#[test]
+fn a_refusal_says_nothing_about_an_earlier_attempt_that_was_never_answered() {
+    let mut run = Run::healthy();
+    let saga = compensate(&mut run, 1200);
+    saga.steps.retain(|it| it.name != "refund");
+    let at = saga.steps[3].at_ns;
+    saga.steps[3].phase = StepPhase::Unknown;
+    saga.steps
+        .insert(4, step("charge", StepPhase::Started, at, 2));
+    saga.steps
+        .insert(5, step("charge", StepPhase::Failed, at, 2));
+    run.fails(sagas(0), "1 saga compensated with an effect left: o1200");
 }
 
 #[test]
@@ -302,6 +343,12 @@ fn a_drain_that_ran_out_of_time_fails_with_what_is_missing() {
         events(),
         "not drained in time: outbox 12 left, 1 effect still missing",
     );
+    run.change_events(|event| {
+        if let Event::DrainEnded { left, .. } = event {
+            left.clear();
+        }
+    });
+    run.is_inconclusive(events(), "not for the whole quiet period");
 }
 
 #[test]

@@ -313,6 +313,26 @@ async fn same_seed_hits_the_same_connections() {
 }
 
 #[tokio::test]
+async fn adding_a_toxic_draws_nothing_anew() {
+    let link = Link::new().await;
+    let mut half = toxic("stall", Stream::Upstream);
+    half.toxicity = 0.5;
+    let mut pairs = Vec::new();
+    for _ in 0..16 {
+        pairs.push(link.connect().await);
+    }
+    link.set(std::slice::from_ref(&half)).await;
+    let before = link.stats().await.toxics[&half.name].clone();
+    for name in ["one", "two"] {
+        let other = chaos_harness::toxiproxy::wire::Toxic::new(name, "noop", Stream::Upstream);
+        link.set(&[half.clone(), other]).await;
+    }
+    let after = link.stats().await.toxics[&half.name].clone();
+    assert_eq!(after, before, "acts on the same connections");
+    assert!((1..16).contains(&before.connections));
+}
+
+#[tokio::test]
 async fn callee_that_is_not_there_closes_the_caller() {
     let running = start().await;
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -155,6 +155,23 @@ async fn reset_enables_and_removes_toxics_and_keeps_connections() {
 }
 
 #[tokio::test]
+async fn reset_goes_by_name_up_to_the_first_that_cannot_listen() {
+    let running = start().await;
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let taken = address(&taken).to_string();
+    for (name, listen) in [("a", "127.0.0.1:0"), ("b", &*taken), ("c", "127.0.0.1:0")] {
+        let mut proxy = Proxy::new(name, listen, "x:1");
+        proxy.enabled = false;
+        running.client.create(&proxy).await.unwrap();
+    }
+    let refused = running.client.reset().await.unwrap_err();
+    assert_eq!(refused.status(), Some(500));
+    let proxies = running.client.proxies().await.unwrap();
+    let enabled: Vec<bool> = proxies.values().map(|proxy| proxy.enabled).collect();
+    assert_eq!(enabled, [true, false, false]);
+}
+
+#[tokio::test]
 async fn taken_api_port_is_an_error() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let options = ServerOptions {

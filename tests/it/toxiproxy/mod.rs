@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-mod api;
+mod conformance;
 mod connections;
+mod deadly;
 mod http_faults;
+
 mod life;
 mod requests;
 mod robustness;
@@ -32,7 +34,6 @@ const NEVER_MS: i64 = 3_600_000;
 /// A server of its own for each test, ended with it.
 struct Running {
     client: Client,
-    api: String,
     task: JoinHandle<()>,
 }
 
@@ -54,15 +55,14 @@ async fn start_seeded(seed: u64) -> Running {
         ..ServerOptions::default()
     };
     let server = Server::bind(options).await.expect("a free port");
-    let api = format!("http://{}", server.address());
-    let client = Client::new(&api).expect("a client");
+    let client = Client::new(&format!("http://{}", server.address())).expect("a client");
     let task = tokio::spawn(async move {
         server
             .run_until(std::future::pending())
             .await
             .expect("serves until aborted");
     });
-    Running { client, api, task }
+    Running { client, task }
 }
 
 async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {

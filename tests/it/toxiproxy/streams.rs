@@ -38,7 +38,8 @@ fn harmless_set(rng: &mut ChaCha8Rng) -> Vec<Toxic> {
                         .with("jitter", 3),
                     "slicer" => toxic.with("average_size", rng.random_range(100..9000)),
                     "bandwidth" => toxic.with("rate", rng.random_range(0..1_000_000)),
-                    _ => toxic.with("delay", 1),
+                    "slow_close" => toxic.with("delay", 1),
+                    _ => toxic,
                 });
             }
         }

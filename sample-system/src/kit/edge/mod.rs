@@ -8,6 +8,7 @@
 //!
 //! It never retries what could be done twice. Next: `edge::request`, `edge::policy`, `breaker`.
 
+mod attempts;
 mod counters;
 mod policy;
 mod request;
@@ -24,9 +25,10 @@ use tokio::sync::Semaphore;
 use tower::retry::budget::{Budget, TpsBudget};
 
 use super::breaker::{Breaker, Outcome};
-use super::clock::Clock;
+use super::clock::{Clock, mono_ns};
 use super::config::Defects;
 use super::context::{CORRELATION_ID, Context, DEADLINE_MS, REQUEST_ID, TRACEPARENT};
+pub use attempts::{AttemptRow, Attempts};
 use counters::Counters;
 pub use policy::EdgePolicy;
 use request::upstream_of;
@@ -55,6 +57,7 @@ struct Shared {
     bulkhead: Semaphore,
     budget: TpsBudget,
     counters: Counters,
+    attempts: Attempts,
 }
 
 /// How one try ended, when it brought no answer below 500.
@@ -102,7 +105,8 @@ enum Attempt {
 }
 
 impl Edge {
-    /// An edge from `caller` to `callee` at `base_url` (no trailing slash).
+    /// An edge from `caller` to `callee` at `base_url` (no trailing slash); what goes out is noted in
+    /// `attempts`.
     ///
     /// # Errors
     /// The HTTP client cannot be set up.
@@ -113,6 +117,7 @@ impl Edge {
         policy: EdgePolicy,
         clock: Clock,
         defects: &Defects,
+        attempts: Attempts,
     ) -> Result<Self, reqwest::Error> {
         let link = format!("{caller} -> {callee}");
         let client = reqwest::Client::builder()
@@ -127,6 +132,7 @@ impl Edge {
             bulkhead: Semaphore::new(policy.bulkhead),
             budget: TpsBudget::new(Duration::from_secs(10), 1, share),
             counters: Counters::default(),
+            attempts,
             callee: callee.to_owned(),
             link,
             base_url,
@@ -258,14 +264,15 @@ impl Edge {
             return Attempt::Failed(Failed::refused(Failure::BulkheadFull));
         };
         shared.counters.attempts.add();
-        let attempt =
-            match tokio::time::timeout(limit, self.exchange(context, limit, request)).await {
-                Ok(attempt) => attempt,
-                Err(_elapsed) => {
-                    shared.counters.timeout.add();
-                    Attempt::Failed(lost(Failure::TimedOut))
-                }
-            };
+        let mut note = shared.attempts.begin(self.row(context, request));
+        let exchange = self.exchange(context, limit, request, &mut note.row);
+        let attempt = match tokio::time::timeout(limit, exchange).await {
+            Ok(attempt) => attempt,
+            Err(_elapsed) => {
+                shared.counters.timeout.add();
+                Attempt::Failed(lost(Failure::TimedOut))
+            }
+        };
         // A caller in such a hurry that the callee had less than half of its time proves nothing.
         let hurried = limit < whole / 2;
         let outcome = self.judge(&attempt, hurried);
@@ -295,7 +302,13 @@ impl Edge {
     }
 
     /// Sends the request and reads the whole answer.
-    async fn exchange(&self, context: &Context, limit: Duration, request: &EdgeRequest) -> Attempt {
+    async fn exchange(
+        &self,
+        context: &Context,
+        limit: Duration,
+        request: &EdgeRequest,
+        row: &mut AttemptRow,
+    ) -> Attempt {
         let url = format!("{}{}", self.0.base_url, request.path);
         let mut call = self.0.client.request(request.method.clone(), url);
         call = call.headers(headers_for(context, limit, request));
@@ -306,6 +319,7 @@ impl Edge {
             Ok(response) => response,
             Err(error) if error.is_connect() => {
                 tracing::debug!(link = %self.0.link, %error, "cannot connect");
+                row.end = "refused";
                 return Attempt::Failed(Failed {
                     sent: true,
                     ..Failed::refused(Failure::Connect)
@@ -313,12 +327,38 @@ impl Edge {
             }
             Err(error) => {
                 tracing::debug!(link = %self.0.link, %error, "connection broke");
+                row.end = "closed-by-callee";
                 return Attempt::Failed(lost(Failure::Broken));
             }
         };
+        row.first_byte = Some(mono_ns());
+        row.status = Some(response.status().as_u16());
         match read(response).await {
-            Some(reply) => sort(reply),
-            None => Attempt::Failed(lost(Failure::Broken)),
+            Some(reply) => {
+                row.end = "answered";
+                sort(reply)
+            }
+            None => {
+                row.end = "closed-by-callee";
+                Attempt::Failed(lost(Failure::Broken))
+            }
+        }
+    }
+
+    /// A try that goes out now and that nobody has heard of yet.
+    fn row(&self, context: &Context, request: &EdgeRequest) -> AttemptRow {
+        let path = request.path.split('?').next().unwrap_or_default();
+        AttemptRow {
+            link: self.0.link.clone(),
+            method: request.method.to_string(),
+            path: path.to_owned(),
+            key: request.key.clone(),
+            trace: context.trace_id().to_owned(),
+            at: mono_ns(),
+            first_byte: None,
+            ended: 0,
+            status: None,
+            end: "closed-by-caller",
         }
     }
 }

@@ -71,7 +71,8 @@ fn edge(url: &str, change: impl FnOnce(&mut EdgePolicy)) -> Edge {
     (policy.backoff_min_ms, policy.backoff_max_ms) = (1, 2);
     change(&mut policy);
     let clock = Clock::by_hand();
-    Edge::new("a", "b", url.to_owned(), policy, clock, &Defects::default()).unwrap()
+    let (defects, attempts) = (Defects::default(), Attempts::default());
+    Edge::new("a", "b", url.to_owned(), policy, clock, &defects, attempts).unwrap()
 }
 
 async fn send(edge: &Edge, request: EdgeRequest) -> Result<Reply, EdgeError> {

@@ -1,8 +1,12 @@
 //! The async client: drives our own server and a real Toxiproxy by the same calls.
 //!
 //! Every call has a time-out; every refusal keeps its status and text. It never retries and never caches:
-//! whoever calls it decides. What only our server can do says so in its name's documentation and fails
-//! with the other server's 404 or 405.
+//! whoever calls it decides. It reads what servers from 2.1 on say. What only our server can do says so in
+//! its documentation and fails with the other server's 404 or 405; what would end a real server is
+//! refused before it is sent (`original.rs`).
+
+mod error;
+mod original;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,8 +14,10 @@ use std::time::Duration;
 use reqwest::{Method, RequestBuilder};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use thiserror::Error;
 
+pub use error::ClientError;
+
+use self::original::Step;
 use super::wire::{
     AllStats, ErrorBody, Populated, Proxy, ProxyUpdate, RequestRows, Toxic, ToxicsSet, Version,
 };
@@ -21,64 +27,6 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Below the 60 s after which a server closes an idle connection.
 const IDLE: Duration = Duration::from_secs(30);
-
-/// Why a call failed.
-#[derive(Debug, Error)]
-pub enum ClientError {
-    /// The client itself could not be made.
-    #[error("cannot make an HTTP client")]
-    Setup(#[source] reqwest::Error),
-    /// No answer: not reachable, cut off, or later than two seconds.
-    #[error("no answer from the proxy server to `{call}`")]
-    NoAnswer {
-        /// Method and URL.
-        call: String,
-        /// What went wrong.
-        source: reqwest::Error,
-    },
-    /// The server refused.
-    #[error("the proxy server refused `{call}` with {status}: {message}")]
-    Refused {
-        /// Method and URL.
-        call: String,
-        /// HTTP status.
-        status: u16,
-        /// The server's text.
-        message: String,
-    },
-    /// The answer is not what the call promises.
-    #[error("the proxy server answered `{call}` with something else")]
-    Unreadable {
-        /// Method and URL.
-        call: String,
-        /// What does not fit.
-        source: serde_json::Error,
-    },
-}
-
-impl ClientError {
-    /// The HTTP status of a refusal.
-    #[must_use]
-    pub fn status(&self) -> Option<u16> {
-        match self {
-            Self::Refused { status, .. } => Some(*status),
-            _ => None,
-        }
-    }
-
-    /// Whether the server has no such call, as against no such proxy.
-    fn is_unknown_call(&self) -> bool {
-        match self {
-            Self::Refused { status: 405, .. } => true,
-            Self::Refused {
-                status: 404,
-                message,
-                ..
-            } => message == "404 page not found",
-            _ => false,
-        }
-    }
-}
 
 /// A client of one server. Cloning shares its connections.
 #[derive(Debug, Clone)]
@@ -105,12 +53,14 @@ impl Client {
         })
     }
 
-    /// The server's version.
+    /// The server's version. Old servers send it as plain text, new ones as JSON.
     ///
     /// # Errors
     /// As every call: no answer, a refusal, or an unreadable answer.
     pub async fn version(&self) -> Result<String, ClientError> {
-        Ok(self.get::<Version>("/version").await?.version)
+        let (call, request) = self.request(Method::GET, "/version");
+        let text = answer(call, request).await?;
+        Ok(read_version(&text))
     }
 
     /// Whether the server is ours, so that the extensions are there.
@@ -186,17 +136,46 @@ impl Client {
         self.order(Method::DELETE, &proxy_path(name)).await
     }
 
+    /// The toxics of a proxy, upstream first.
+    ///
+    /// # Errors
+    /// As [`Client::version`]; 404.
+    pub async fn toxics(&self, proxy: &str) -> Result<Vec<Toxic>, ClientError> {
+        self.get(&format!("{}/toxics", proxy_path(proxy))).await
+    }
+
     /// Adds one toxic.
     ///
     /// # Errors
-    /// As [`Client::version`]; 400, 404, 409.
+    /// As [`Client::version`]; 400, 404, 409; [`ClientError::Deadly`].
     pub async fn add_toxic(&self, proxy: &str, toxic: &Toxic) -> Result<Toxic, ClientError> {
+        self.refuse_deadly(toxic).await?;
         self.send(
             Method::POST,
             &format!("{}/toxics", proxy_path(proxy)),
             Some(toxic),
         )
         .await
+    }
+
+    /// Changes the attributes that are given, and the toxicity, of a toxic. Sent as POST, which old servers
+    /// know too.
+    ///
+    /// # Errors
+    /// As [`Client::add_toxic`]. On a refusal a part of the attributes may have been taken. Of the
+    /// attributes that are not given it is not known whether they make the toxic deadly.
+    pub async fn update_toxic(&self, proxy: &str, toxic: &Toxic) -> Result<Toxic, ClientError> {
+        self.refuse_deadly(toxic).await?;
+        let path = format!("{}/toxics/{}", proxy_path(proxy), encoded(&toxic.name));
+        self.send(Method::POST, &path, Some(toxic)).await
+    }
+
+    /// Only asks what the server is when it matters.
+    async fn refuse_deadly(&self, toxic: &Toxic) -> Result<(), ClientError> {
+        if original::deadly(toxic).is_none() || self.is_embedded().await? {
+            return Ok(());
+        }
+        original::check(toxic)
     }
 
     /// Removes one toxic.
@@ -208,48 +187,61 @@ impl Client {
         self.order(Method::DELETE, &path).await
     }
 
-    /// Makes these the toxics of a proxy. Ours does it at once and answers the generation; on a real
-    /// server those that differ are removed and added one by one, and there is no generation.
+    /// Makes these the toxics of a proxy, and sees that they are. Ours does it at once and answers the
+    /// generation; on a real server those that differ are removed, changed and added one by one, and there
+    /// is no generation.
     ///
     /// # Errors
-    /// As [`Client::add_toxic`]; on a real server a part may be done.
+    /// As [`Client::add_toxic`]; [`ClientError::NeedsExtension`] and [`ClientError::Deadly`] before anything
+    /// is changed on a real server; a part may be done after other errors there; [`ClientError::NotSo`].
     pub async fn set_toxics(
         &self,
         proxy: &str,
         toxics: &[Toxic],
     ) -> Result<Option<u64>, ClientError> {
         let path = format!("{}/toxics", proxy_path(proxy));
-        match self
-            .send::<_, ToxicsSet>(Method::PUT, &path, Some(&toxics))
-            .await
-        {
-            Ok(set) => Ok(Some(set.generation)),
+        let set: Result<ToxicsSet, _> = self.send(Method::PUT, &path, Some(&toxics)).await;
+        let (generation, present) = match set {
+            Ok(set) => (Some(set.generation), set.toxics),
             Err(error) if error.is_unknown_call() => {
-                self.set_one_by_one(proxy, toxics).await.map(|()| None)
+                self.set_one_by_one(proxy, toxics).await?;
+                (None, self.toxics(proxy).await?)
             }
-            Err(error) => Err(error),
+            Err(error) => return Err(error),
+        };
+        match original::unlike(&present, toxics) {
+            None => Ok(generation),
+            Some(what) => Err(not_so(proxy, what)),
         }
     }
 
     async fn set_one_by_one(&self, proxy: &str, wanted: &[Toxic]) -> Result<(), ClientError> {
-        let present: Vec<Toxic> = self.get(&format!("{}/toxics", proxy_path(proxy))).await?;
-        let stays = |toxic: &Toxic| wanted.iter().any(|other| same(toxic, other));
-        for toxic in present.iter().filter(|toxic| !stays(toxic)) {
-            self.remove_toxic(proxy, &toxic.name).await?;
-        }
-        let is_there = |toxic: &Toxic| present.iter().any(|other| same(other, toxic));
-        for toxic in wanted.iter().filter(|toxic| !is_there(toxic)) {
-            self.add_toxic(proxy, toxic).await?;
+        wanted.iter().try_for_each(original::check)?;
+        for step in original::steps(&self.toxics(proxy).await?, wanted) {
+            match step {
+                Step::Remove(name) => self.remove_toxic(proxy, &name).await?,
+                Step::Update(toxic) => drop(self.update_toxic(proxy, &toxic).await?),
+                Step::Add(toxic) => drop(self.add_toxic(proxy, &toxic).await?),
+            }
         }
         Ok(())
     }
 
-    /// Enables every proxy and removes all toxics.
+    /// Enables every proxy and removes all toxics, and sees that it is so.
     ///
     /// # Errors
-    /// As [`Client::version`]; 500 when one cannot listen.
+    /// As [`Client::version`]; 500 when one cannot listen, and others may be as before; [`ClientError::NotSo`].
     pub async fn reset(&self) -> Result<(), ClientError> {
-        self.order(Method::POST, "/reset").await
+        self.order(Method::POST, "/reset").await?;
+        for (name, proxy) in self.proxies().await? {
+            if !proxy.enabled {
+                return Err(not_so(&name, "it is disabled".to_owned()));
+            }
+            if let Some(toxic) = proxy.toxics.first() {
+                return Err(not_so(&name, format!("it has toxic `{}`", toxic.name)));
+            }
+        }
+        Ok(())
     }
 
     /// Extension: live statistics of all proxies.
@@ -323,14 +315,18 @@ async fn answer(call: String, request: RequestBuilder) -> Result<Vec<u8>, Client
     })
 }
 
-/// Whether a server's toxic is the wanted one: it lists attributes that were not given.
-fn same(present: &Toxic, wanted: &Toxic) -> bool {
-    let given = |(name, value)| present.attributes.get(name) == Some(value);
-    present.name == wanted.name
-        && present.kind == wanted.kind
-        && present.stream == wanted.stream
-        && present.toxicity == wanted.toxicity
-        && wanted.attributes.iter().all(given)
+fn not_so(proxy: &str, what: String) -> ClientError {
+    ClientError::NotSo {
+        proxy: proxy.to_owned(),
+        what,
+    }
+}
+
+fn read_version(text: &[u8]) -> String {
+    match serde_json::from_slice::<Version>(text) {
+        Ok(version) => version.version,
+        Err(_) => String::from_utf8_lossy(text).trim().to_owned(),
+    }
 }
 
 fn proxy_path(name: &str) -> String {
@@ -349,4 +345,32 @@ fn encoded(name: &str) -> String {
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_is_read_from_old_and_new_servers() {
+        assert_eq!(read_version(b"2.1.4"), "2.1.4");
+        assert_eq!(read_version(b"{\"version\": \"2.12.0\"}\n"), "2.12.0");
+    }
+
+    #[test]
+    fn proxies_are_read_with_and_without_the_fields_of_newer_servers() {
+        let toxic = r#"{"attributes":{"latency":5,"jitter":0},"name":"t","type":"latency","stream":"upstream","toxicity":0.5}"#;
+        let old = format!(
+            r#"{{"name":"a","listen":"127.0.0.1:1","upstream":"u","enabled":true,"toxics":[{toxic}]}}"#
+        );
+        let new = old.replace(r#""toxics""#, r#""Logger":{},"toxics""#);
+        let read = |text: &str| serde_json::from_str::<Proxy>(text).unwrap();
+        assert_eq!(read(&old), read(&new));
+        assert_eq!(read(&old).toxics[0].toxicity, 0.5);
+    }
+
+    #[test]
+    fn names_are_one_segment_of_a_path() {
+        assert_eq!(proxy_path("a b/ü"), "/proxies/a%20b%2F%C3%BC");
+    }
 }
