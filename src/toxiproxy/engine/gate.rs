@@ -8,6 +8,8 @@
 //! What an `http` toxic is: `toxics/http.rs`. Who tells messages apart: `requests/connection.rs`.
 
 mod answer;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
