@@ -68,23 +68,27 @@ pub(super) struct Args {
 
 const AFTER_HELP: &str = "\
 Examples:
-  chaos proxy                                        where clients of Toxiproxy look for it
-  chaos proxy --port 0 --config toxiproxy.json       a free port, printed; proxies from a file
-  chaos proxy -host 0.0.0.0 -seed 7                  flags as Toxiproxy takes them
+  chaos proxy                            where clients of Toxiproxy look for it
+  chaos proxy --port 0 --config t.json   a free port, printed; proxies of a file
+  chaos proxy -host 0.0.0.0 -seed 7      flags as Toxiproxy takes them
 
 Try it:
-  curl -d '{\"name\":\"db\",\"listen\":\"localhost:3307\",\"upstream\":\"localhost:3306\"}' localhost:8474/proxies
-  curl -d '{\"type\":\"latency\",\"attributes\":{\"latency\":500}}' localhost:8474/proxies/db/toxics
+  curl localhost:8474/proxies -d \\
+    '{\"name\":\"db\",\"listen\":\"localhost:3307\",\"upstream\":\"localhost:3306\"}'
+  curl localhost:8474/proxies/db/toxics -d \\
+    '{\"type\":\"latency\",\"attributes\":{\"latency\":500}}'
   curl -X DELETE localhost:8474/proxies/db/toxics/latency_downstream
 
 Output:
-  One line of JSON with the address as soon as the API answers, then a log of JSON lines.
+  One line of JSON with the address as soon as the API answers, then a log of
+  JSON lines.
 
 Environment:
   LOG_LEVEL            trace, debug, info (the default), warn, error, disabled
   CHAOS_PROXY_TOKEN    the token of the API, if there is no --token-file
 
-Started under the name `toxiproxy-server` (a link to it will do), it takes that server's command line as it is.";
+Started under the name `toxiproxy-server` (a link to it will do), it takes that
+server's command line as it is.";
 
 pub(super) fn execute(args: Args, environment: &Environment) -> Result {
     if args.version {
