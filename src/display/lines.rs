@@ -84,6 +84,16 @@ pub(super) fn of(state: &State, options: &Options, stamped: &Stamped) -> Vec<Lin
             bites,
             ..
         } => Some(lifted(state, fault, *confirmed_ns, bites)),
+        Event::LinkProbed {
+            fault,
+            link,
+            took_ms: None,
+            detail,
+        } => Some(Line::toned(
+            "probe",
+            Tone::Doubt,
+            format!("{link} did not answer after {fault}: {detail}"),
+        )),
         Event::FaultFailed { fault, why } => Some(Line::toned(
             "fault",
             Tone::Bad,

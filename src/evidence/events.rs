@@ -212,6 +212,17 @@ pub enum Event {
         /// What it did to each of its links while it was on. Empty for faults on processes.
         bites: Vec<Bite>,
     },
+    /// After a fault's end: what came of the declared `probe` of one of its links.
+    LinkProbed {
+        /// The fault.
+        fault: FaultName,
+        /// The link.
+        link: LinkName,
+        /// After how many milliseconds it answered; none is not in time.
+        took_ms: Option<u64>,
+        /// The last answer: `status 200`, or why there was none.
+        detail: String,
+    },
     /// A fault could not be applied or lifted.
     FaultFailed {
         /// The fault.

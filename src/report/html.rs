@@ -221,9 +221,9 @@ fn sentence(run: &Run<'_>, timeline: &Timeline) -> String {
                 .fault(&fault.fault)
                 .map_or(String::new(), faults::fault_words);
             format!(
-                "{what} for {} ({})",
-                numbers::seconds(fault.span.seconds()),
-                fault.fault
+                "{}: {what}, for {}",
+                fault.fault,
+                numbers::seconds(fault.span.seconds())
             )
         })
         .collect();
@@ -236,7 +236,7 @@ fn sentence(run: &Run<'_>, timeline: &Timeline) -> String {
     if seen.is_empty() {
         format!("{operations}, and no fault was on.")
     } else {
-        format!("{operations} while {}{more}.", seen.join("; "))
+        format!("{operations}. {}{more}.", seen.join("; "))
     }
 }
 

@@ -467,9 +467,11 @@ impl Canvas<'_> {
             let class = format!("w{}", n % 6);
             plot.line(&format!("{class} dashed"), spectrum_points(&found.service));
             plot.line(&class, spectrum_points(&found.latency));
-            let p99 = measure::quantile(&found.latency, 0.99).map_or(String::new(), |ns| {
-                format!("p99 {}, n {}", numbers::duration(ns), found.latency.len())
+            let p99 = measure::known_quantile(&found.latency, 0.99);
+            let p99 = p99.map_or(String::new(), |ns| {
+                format!("p99 {}, ", numbers::duration(ns))
             });
+            let p99 = format!("{p99}n {}", found.latency.len());
             legend.push(Legend::new(&class, name, p99));
         }
         legend.push(Legend::new(

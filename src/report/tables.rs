@@ -460,6 +460,23 @@ fn event_row(timeline: &Timeline, stamped: &Stamped) -> Option<EventRow> {
             ("fault on", "doubt", format!("{fault}: {detail}"))
         }
         Event::FaultLifted { fault, .. } => ("fault off", "", fault.to_string()),
+        Event::LinkProbed {
+            fault,
+            link,
+            took_ms,
+            detail,
+        } => match took_ms {
+            Some(ms) => (
+                "probe",
+                "",
+                format!("{link} answered {ms} ms after {fault}: {detail}"),
+            ),
+            None => (
+                "probe",
+                "doubt",
+                format!("{link} did not answer after {fault}: {detail}"),
+            ),
+        },
         Event::FaultFailed { fault, why } => ("fault", "bad", format!("{fault} failed: {why}")),
         Event::SetupFinished { requests, took_ms } => {
             ("setup", "", format!("{requests} requests in {took_ms} ms"))

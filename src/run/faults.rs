@@ -3,14 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 
 use crate::evidence::Event;
-use crate::plan::{FaultEffect, FaultPlan, ProcessEffect};
+use crate::plan::{FaultEffect, FaultName, FaultPlan, LinkName, ProcessEffect};
 
+use super::bindings::Bindings;
+use super::collect::http::phrase;
 use super::fleet::Fleet;
 use super::journal::Journal;
 use super::links::{Confirmed, Links};
+
+/// How long a link may take to answer its probe after a fault.
+const PROBE_WITHIN: Duration = Duration::from_secs(10);
+/// How often it is asked.
+const PROBE_EVERY: Duration = Duration::from_millis(100);
 
 /// What faults act through.
 #[derive(Clone)]
@@ -18,6 +25,8 @@ pub(crate) struct Injector {
     pub(crate) links: Arc<Links>,
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) journal: Arc<Journal>,
+    pub(crate) bindings: Arc<Bindings>,
+    pub(crate) client: reqwest::Client,
     /// T0 on the run clock.
     pub(crate) t0_ns: u64,
 }
@@ -58,6 +67,43 @@ impl Injector {
             }),
             Err(why) => self.failed(&fault, format!("not lifted: {why}")),
         }
+        if let FaultEffect::Link { links, .. } = &fault.effect {
+            join_all(links.iter().map(|link| self.probe(&fault.name, link))).await;
+        }
+    }
+
+    /// Asks the declared probe of a link, if it has one, until it answers or its time is over.
+    async fn probe(&self, fault: &FaultName, link: &LinkName) {
+        let plan = self.links.plan().link(link);
+        let Some(path) = plan.and_then(|plan| plan.probe.as_deref()) else {
+            return;
+        };
+        let url = format!("http://{}{path}", self.bindings.links[link]);
+        let begun_ns = self.journal.now_ns();
+        let (took_ms, detail) = loop {
+            let answer = self.client.get(&url).timeout(PROBE_EVERY * 10).send().await;
+            let since_ms = (self.journal.now_ns() - begun_ns) / 1_000_000;
+            let (answered, detail) = match answer {
+                Ok(answer) => {
+                    let status = answer.status();
+                    (status.is_success(), format!("status {}", status.as_u16()))
+                }
+                Err(error) => (false, phrase(&error)),
+            };
+            if answered {
+                break (Some(since_ms), detail);
+            }
+            if Duration::from_millis(since_ms) >= PROBE_WITHIN {
+                break (None, detail);
+            }
+            tokio::time::sleep(PROBE_EVERY).await;
+        };
+        self.journal.event(Event::LinkProbed {
+            fault: fault.clone(),
+            link: link.clone(),
+            took_ms,
+            detail,
+        });
     }
 
     fn failed(&self, fault: &FaultPlan, why: String) {

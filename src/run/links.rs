@@ -113,6 +113,11 @@ impl Links {
         matches!(self.server, Server::Shared { .. })
     }
 
+    /// What is to be run.
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
     /// The version of the proxy, once it answers.
     pub(crate) async fn version(&self) -> Result<String, ClientError> {
         self.client.version().await

@@ -194,6 +194,8 @@ async fn drive(plan: &Plan, journal: &Arc<Journal>, stage: &mut Stage) -> Result
         links: Arc::clone(&stage.links),
         fleet: stage.fleet(),
         journal: Arc::clone(journal),
+        bindings: Arc::clone(&stage.bindings),
+        client: stage.client.clone(),
         t0_ns,
     };
     let time_line = follow_time_line(plan, journal, injector);

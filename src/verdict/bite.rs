@@ -177,13 +177,24 @@ impl Context<'_> {
         links.iter().map(kept_off).sum::<f64>() as u64
     }
 
-    /// At least 20 calls after the fault's end look like the baseline; links that do not speak http
-    /// or have a declared probe are taken at the proxy's word.
+    /// At least 20 calls after the fault's end look like the baseline, or the link's declared probe
+    /// was answered; links that do not speak http are taken at the proxy's word.
     fn links_not_back(&self, seen: &FaultSeen<'_>, links: &[&LinkName]) -> Option<Gap> {
+        let probed = |link: &&&LinkName| self.plan.link(link).is_some_and(|it| it.probe.is_some());
+        let silent = |link: &&&LinkName| !self.answered_its_probe(seen, link);
+        if let Some(link) = links.iter().filter(probed).find(silent) {
+            return Some(Gap::new(
+                format!(
+                    "the probe of {link} was not answered after `{}`",
+                    seen.plan.name
+                ),
+                "look at its callee, or at the path of its `probe:`",
+            ));
+        }
         let counted: Vec<&&LinkName> = links
             .iter()
             .filter(|link| !self.calls_in(link, self.baseline).is_empty())
-            .filter(|link| self.plan.link(link).is_none_or(|plan| plan.probe.is_none()))
+            .filter(|link| !probed(link))
             .collect();
         if counted.is_empty() {
             return None;
@@ -202,6 +213,13 @@ impl Context<'_> {
                 ),
                 "lengthen `phases: recovery`, or give the link a `probe:`",
             )
+        })
+    }
+
+    fn answered_its_probe(&self, seen: &FaultSeen<'_>, wanted: &LinkName) -> bool {
+        self.evidence.events.iter().any(|it| {
+            matches!(&it.event, Event::LinkProbed { fault, link, took_ms: Some(_), .. }
+                if *fault == seen.plan.name && link == wanted)
         })
     }
 

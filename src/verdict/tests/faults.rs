@@ -115,6 +115,25 @@ fn a_bite_on_another_link_does_not_count() {
     run.is_inconclusive(errors(), "did not bite");
 }
 
+#[test]
+fn a_link_with_a_probe_is_back_when_the_probe_was_answered() {
+    let mut run = Run::healthy();
+    let link = run.plan.system.links.iter_mut();
+    let mut link = link.filter(|it| it.name == psp());
+    link.next().unwrap().probe = Some("/health".into());
+    run.is_inconclusive(errors(), "the probe of payments -> psp was not answered");
+    let probed = |took_ms| Event::LinkProbed {
+        fault: fault_name(),
+        link: psp(),
+        took_ms,
+        detail: "status 503".into(),
+    };
+    run.add(OFF + 10 * S, probed(None));
+    run.is_inconclusive(errors(), "was not answered after `psp-silent`");
+    run.add(OFF + 11 * S, probed(Some(20)));
+    run.passes(errors());
+}
+
 fn process(effect: ProcessEffect) -> Run {
     let mut run = no_breaker();
     run.plan.faults[0].effect = FaultEffect::Process {
