@@ -12,16 +12,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::evidence::events::Bite;
 use crate::evidence::{Call, CallEnd, Event, REQUEST_LOG, Record};
-use crate::plan::fault::{Distribution, Down, HttpEffect, HttpFault};
+use crate::plan::fault::Down;
 use crate::plan::system::Protocol;
 use crate::plan::{Direction, FaultName, LinkEffect, LinkName, LinkPlan, Plan, SourceName};
 use crate::toxiproxy::client::{Client, ClientError};
 use crate::toxiproxy::wire::{
-    self, AllStats, ProxyUpdate, RequestEnd, RequestRow, Stream, Toxic, WhenDown,
+    self, AllStats, ProxyUpdate, RequestEnd, RequestRow, Toxic, WhenDown,
 };
 
 use super::bindings::Bindings;
 use super::journal::Journal;
+use super::toxics::toxics;
 
 /// How long a change may take to reach every live connection.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(1);
@@ -575,115 +576,4 @@ async fn remove_all(client: &Client, prefix: &str) -> Vec<String> {
         }
     }
     left
-}
-
-/// The toxics of a fault on one link, named `FAULT.DIRECTION`.
-fn toxics(
-    fault: &FaultName,
-    direction: Direction,
-    effect: &LinkEffect,
-    is_shared: bool,
-) -> Vec<Toxic> {
-    let streams: &[(Stream, &str)] = match (effect, direction) {
-        // What acts on whole connections or requests needs one side of the pipe alone.
-        (effect, _) if effect.is_undirected() => &[(Stream::Upstream, "request")],
-        (_, Direction::Request) => &[(Stream::Upstream, "request")],
-        (_, Direction::Response) => &[(Stream::Downstream, "response")],
-        (_, Direction::Both) => &[
-            (Stream::Upstream, "request"),
-            (Stream::Downstream, "response"),
-        ],
-    };
-    streams
-        .iter()
-        .map(|(stream, side)| toxic(&format!("{fault}.{side}"), *stream, effect, is_shared))
-        .collect()
-}
-
-fn toxic(name: &str, stream: Stream, effect: &LinkEffect, is_shared: bool) -> Toxic {
-    let ms = |duration: &Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let new = |kind: &str| Toxic::new(name, kind, stream);
-    match effect {
-        // A Toxiproxy holds all bytes at a rate of nothing.
-        LinkEffect::Stall if is_shared => new("bandwidth").with("rate", 0),
-        LinkEffect::Latency {
-            latency,
-            jitter,
-            distribution,
-        } => {
-            let toxic = new("latency")
-                .with("latency", ms(latency))
-                .with("jitter", ms(jitter));
-            match distribution {
-                Distribution::Uniform => toxic,
-                other => toxic.with("distribution", other.name()),
-            }
-        }
-
-        LinkEffect::Stall => new("stall"),
-        LinkEffect::Blackhole => new("timeout").with("timeout", 0),
-        LinkEffect::Bandwidth { bytes_per_s } => new("bandwidth").with("rate", bytes_per_s / 1000),
-        LinkEffect::SlowClose { delay } => new("slow_close").with("delay", ms(delay)),
-        LinkEffect::ResetPeer { after } => new("reset_peer").with("timeout", ms(after)),
-        LinkEffect::Slicer {
-            average_size,
-            size_variation,
-            delay,
-        } => new("slicer")
-            .with("average_size", *average_size)
-            .with("size_variation", *size_variation)
-            .with(
-                "delay",
-                u64::try_from(delay.as_micros()).unwrap_or(u64::MAX),
-            ),
-        LinkEffect::LimitData { bytes } => new("limit_data").with("bytes", *bytes),
-        LinkEffect::Reset | LinkEffect::Down { .. } => new("reset"),
-        LinkEffect::SlowOpen { delay } => new("slow_open").with("delay", ms(delay)),
-        LinkEffect::LimitTime { after } => new("limit_time").with("time", ms(after)),
-        LinkEffect::Corrupt { every } => new("corrupt").with("every", *every),
-        LinkEffect::Loss { share, timeout } => new("loss")
-            .with("share", *share)
-            .with("timeout", ms(timeout)),
-        LinkEffect::Http(fault) => http_toxic(new("http"), fault),
-        LinkEffect::Toxic {
-            kind,
-            attributes,
-            toxicity,
-        } => {
-            let mut toxic = new(kind);
-            toxic.attributes = attributes.clone().into_iter().collect();
-            toxic.toxicity = *toxicity as f32;
-            toxic
-        }
-    }
-}
-
-fn http_toxic(toxic: Toxic, fault: &HttpFault) -> Toxic {
-    let delay = u64::try_from(fault.delay.as_millis()).unwrap_or(u64::MAX);
-    let toxic = match &fault.effect {
-        HttpEffect::Delay => toxic,
-        HttpEffect::Status { status, body } => {
-            toxic.with("status", *status).with("body", body.as_str())
-        }
-        HttpEffect::Abort => toxic.with("abort", true),
-        HttpEffect::DropResponse => toxic.with("drop_response", true),
-        HttpEffect::Body { body } => toxic.with("body", body.as_str()),
-    };
-    let mut pattern = serde_json::Map::new();
-    let parts = [("method", &fault.method), ("path", &fault.path)];
-    for (name, text) in parts {
-        pattern.extend(
-            text.iter()
-                .map(|text| (name.to_owned(), text.as_str().into())),
-        );
-    }
-    if !fault.header.is_empty() {
-        pattern.insert("header".to_owned(), serde_json::json!(fault.header));
-    }
-    toxic
-        .with("match", pattern)
-        .with("delay", delay)
-        .with("share", fault.share)
-        .with("first", fault.first.unwrap_or(0))
-        .with("every", fault.every.unwrap_or(0))
 }

@@ -22,6 +22,7 @@ pub mod ports;
 mod setup;
 pub mod shutdown;
 mod stage;
+mod toxics;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -4,9 +4,8 @@
 //! the proxy's generation with its own and adopts the whole set, for both directions, between two polls.
 
 use std::collections::BTreeSet;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
@@ -15,11 +14,11 @@ use std::time::Duration;
 use futures_util::task::AtomicWaker;
 use rustix::net::sockopt;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::timeout;
 
+use super::Means;
 use super::draws::Draws;
 use super::gate::Gate;
-use super::pipes::Pipes;
 use super::proxy::Toxics;
 use super::pump::Pump;
 use super::set::{ToxicSet, ToxicSpec};
@@ -69,7 +68,7 @@ pub(crate) struct Live {
     pub(crate) identity: Identity,
     pub(crate) stats: Arc<Stats>,
     pub(crate) log: Option<ConnectionLog>,
-    pub(crate) pipes: Arc<Pipes>,
+    pub(crate) means: Arc<Means>,
     toxics: Arc<Toxics>,
     waker: AtomicWaker,
     stopped: AtomicBool,
@@ -84,13 +83,13 @@ impl Live {
         stats: Arc<Stats>,
         toxics: Arc<Toxics>,
         log: Option<ConnectionLog>,
-        pipes: Arc<Pipes>,
+        means: Arc<Means>,
     ) -> Self {
         Self {
             identity,
             stats,
             log,
-            pipes,
+            means,
             toxics,
             waker: AtomicWaker::new(),
             stopped: AtomicBool::new(false),
@@ -224,21 +223,17 @@ fn hits(spec: &ToxicSpec, live: &Live) -> bool {
 async fn open_late(live: &Live) -> Result<(), ()> {
     let began = clock::now();
     let mut counted = BTreeSet::new();
-    let mut timer: Option<Pin<Box<Sleep>>> = None;
+    let mut timer = live.means.alarm.timer();
     poll_fn(|cx| {
         if live.poll_stopped(cx).is_ready() {
             return Poll::Ready(Err(()));
         }
         let due = began.saturating_add(opening_delay(live, &mut counted));
-        let now = clock::now();
-        if due <= now {
-            return Poll::Ready(Ok(()));
+        if timer.wake_at(cx, due, clock::now()) {
+            Poll::Ready(Ok(()))
+        } else {
+            Poll::Pending
         }
-        let span = Duration::from_nanos(due - now);
-        let timer = timer.get_or_insert_with(|| Box::pin(sleep(span)));
-        timer.as_mut().reset(Instant::now() + span);
-        // When the time has come meanwhile, the next poll sees it.
-        timer.as_mut().poll(cx).map(|()| Ok(()))
     })
     .await
 }
@@ -314,8 +309,8 @@ async fn hear_first_request(client: &TcpStream, live: &Live) -> u64 {
 async fn pipe(client: &mut TcpStream, server: &mut TcpStream, live: &Live) -> Result<(), Cut> {
     let (mut client_read, mut client_write) = client.split();
     let (mut server_read, mut server_write) = server.split();
-    let mut requests = Pump::new(Stream::Upstream);
-    let mut responses = Pump::new(Stream::Downstream);
+    let mut requests = Pump::new(Stream::Upstream, &live.means.alarm);
+    let mut responses = Pump::new(Stream::Downstream, &live.means.alarm);
     let mut gate = Gate::default();
     poll_fn(|cx| {
         if live.poll_stopped(cx).is_ready() {

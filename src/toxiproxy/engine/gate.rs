@@ -8,6 +8,8 @@
 //! What an `http` toxic is: `toxics/http.rs`. Who tells messages apart: `requests/connection.rs`.
 
 mod answer;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -33,8 +35,8 @@ pub(crate) struct Gate {
     /// By id of the toxic.
     tallies: BTreeMap<u64, Tally>,
     incoming: Incoming,
-    /// Requests that wait, and whatever came behind them.
-    waiting: VecDeque<(Wait, Item)>,
+    /// Requests that wait, and whatever came behind them; no item where the request is answered here.
+    waiting: VecDeque<(Wait, Option<Item>)>,
     /// What `waiting` weighs, as an inbox would count it.
     weight: usize,
     /// Answers made here, in order of their requests.
@@ -186,8 +188,10 @@ impl Gate {
                 return Some(wait.due);
             }
             let (_, item) = self.waiting.pop_front()?;
-            self.weight -= Inbox::weigh(&item);
-            chain.accept(item);
+            if let Some(item) = item {
+                self.weight -= Inbox::weigh(&item);
+                chain.accept(item);
+            }
         }
         None
     }
@@ -236,29 +240,8 @@ impl Gate {
         around: &Surroundings<'_>,
     ) {
         let number = self.incoming.number;
-        let mut wait = Wait::default();
-        let mut effect = Effect::Pass;
-        for (spec, rule) in &self.rules {
-            if !hits(spec, rule, head, number, around.identity) {
-                continue;
-            }
-            let tally = self.tallies.entry(spec.id).or_insert_with(|| {
-                let tally = Tally::new(Arc::clone(&spec.counters));
-                tally.connection();
-                tally
-            });
-            tally.acts_on(number);
-            let due = wait.due.max(around.now).saturating_add(rule.delay);
-            wait = Wait {
-                due,
-                toxic: spec.id,
-            };
-            effect = rule.effect.clone();
-            if effect != Effect::Pass {
-                break;
-            }
-        }
-        let due = match effect {
+        let (wait, effect) = self.verdict(head, around);
+        let what = match effect {
             Effect::Pass => return self.delay(pieces, wait, chain, around),
             Effect::DropResponse => {
                 self.fates.insert(number, Fate::Drop(wait.toxic));
@@ -280,21 +263,57 @@ impl Gate {
             }
         };
         around.log.kept(number);
-        // Who waits for a word before it sends the body may never send it.
-        let (at_once, ends) = match &due {
-            Due::Reset(_) => (true, true),
-            Due::Answer(answer) => (answer.closes && head.expects_continue(), answer.closes),
-        };
-        self.last = ends.then_some(number);
-        let mut owed = Some(Owed {
+        if wait.due > around.now {
+            // Requests behind it wait too, or their answers would come before its own.
+            self.waiting.push_back((wait, None));
+        }
+        let owed = Owed {
             request: number,
             wait,
-            what: due,
-        });
+            what,
+        };
+        self.keep(pieces, owed, head.expects_continue());
+    }
+
+    /// For how long the request in hand waits and what then happens, by all toxics that act on it.
+    fn verdict(&mut self, head: &Head, around: &Surroundings<'_>) -> (Wait, Effect) {
+        let number = self.incoming.number;
+        let mut wait = Wait::default();
+        for (spec, rule) in &self.rules {
+            if !hits(spec, rule, head, number, around.identity) {
+                continue;
+            }
+            let tally = self.tallies.entry(spec.id).or_insert_with(|| {
+                let tally = Tally::new(Arc::clone(&spec.counters));
+                tally.connection();
+                tally
+            });
+            tally.acts_on(number);
+            wait = Wait {
+                due: wait.due.max(around.now).saturating_add(rule.delay),
+                toxic: spec.id,
+            };
+            if rule.effect != Effect::Pass {
+                return (wait, rule.effect.clone());
+            }
+        }
+        (wait, Effect::Pass)
+    }
+
+    /// Keeps the request in hand from the upstream; its answer is owed.
+    fn keep(&mut self, pieces: Vec<Piece>, owed: Owed, expects_continue: bool) {
+        // Who waits for a word before it sends the body may never send it.
+        let (at_once, ends) = match &owed.what {
+            Due::Reset(_) => (true, true),
+            Due::Answer(answer) => (answer.closes && expects_continue, answer.closes),
+        };
+        self.last = ends.then_some(owed.request);
+        let toxic = owed.wait.toxic;
+        let mut owed = Some(owed);
         if at_once {
             self.owed.extend(owed.take());
         }
-        self.incoming.state = Reading::Swallowed(owed, wait.toxic);
+        self.incoming.state = Reading::Swallowed(owed, toxic);
         for piece in pieces {
             if let Reading::Swallowed(owed, toxic) = std::mem::take(&mut self.incoming.state) {
                 self.swallow(piece, owed, toxic);
@@ -360,7 +379,7 @@ impl Gate {
 
     fn hold(&mut self, wait: Wait, item: Item) {
         self.weight += Inbox::weigh(&item);
-        self.waiting.push_back((wait, item));
+        self.waiting.push_back((wait, Some(item)));
     }
 
     fn reply(
@@ -468,10 +487,10 @@ impl Gate {
     fn close(&mut self) {
         self.over = true;
         self.waiting
-            .retain(|(_, item)| matches!(item, Item::End(_)));
+            .retain(|(_, item)| matches!(item, Some(Item::End(_))));
         self.weight = 0;
         for (wait, item) in &mut self.waiting {
-            self.weight += Inbox::weigh(item);
+            self.weight += item.as_ref().map_or(0, Inbox::weigh);
             wait.due = 0;
         }
     }

@@ -4,6 +4,7 @@
 //! for a peer; the only wait is for a name server, bounded, before any lock is taken.
 
 mod address;
+mod alarm;
 mod chain;
 mod connection;
 mod door;
@@ -27,6 +28,7 @@ pub(crate) use error::Refusal;
 pub(crate) use proxy::Proxy;
 pub(crate) use stats::Stats;
 
+use self::alarm::Alarm;
 use self::pipes::Pipes;
 use self::proxy::{Place, Settings};
 use super::clock;
@@ -38,12 +40,19 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What all connections of a server share.
+#[derive(Default)]
+pub(crate) struct Means {
+    pub(crate) pipes: Arc<Pipes>,
+    pub(crate) alarm: Alarm,
+}
+
 /// All proxies of a server.
 pub(crate) struct Engine {
     seed: u64,
     proxies: Mutex<BTreeMap<String, Arc<Proxy>>>,
     log: Arc<RequestLog>,
-    pipes: Arc<Pipes>,
+    means: Arc<Means>,
 }
 
 impl Engine {
@@ -53,7 +62,7 @@ impl Engine {
             seed,
             proxies: Mutex::default(),
             log: Arc::default(),
-            pipes: Arc::default(),
+            means: Arc::default(),
         }
     }
 
@@ -120,7 +129,7 @@ impl Engine {
             &place,
             self.seed,
             Arc::clone(&self.log),
-            Arc::clone(&self.pipes),
+            Arc::clone(&self.means),
         );
         if !asked.toxics.is_empty() {
             proxy.set_toxics(&asked.toxics)?;

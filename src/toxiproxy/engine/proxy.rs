@@ -13,10 +13,9 @@ use tokio::net::{TcpSocket, TcpStream};
 use super::address::Resolved;
 use super::connection::{self, Identity, Live};
 use super::door::{self, Door};
-use super::pipes::Pipes;
 use super::set::{ToxicSet, ToxicSpec};
 use super::stats::Stats;
-use super::{address, locked};
+use super::{Means, address, locked};
 use crate::toxiproxy::requests::{ConnectionLog, RequestLog};
 use crate::toxiproxy::toxics::Counters;
 use crate::toxiproxy::wire::{self, Protocol, WhenDown};
@@ -43,7 +42,7 @@ pub(crate) struct Proxy {
     pub(crate) toxics: Arc<Toxics>,
     stats: Arc<Stats>,
     log: Arc<RequestLog>,
-    pipes: Arc<Pipes>,
+    means: Arc<Means>,
     connections: Mutex<BTreeMap<u64, Arc<Live>>>,
 }
 
@@ -75,7 +74,7 @@ impl Proxy {
         place: &Place,
         seed: u64,
         log: Arc<RequestLog>,
-        pipes: Arc<Pipes>,
+        means: Arc<Means>,
     ) -> Self {
         let gate = Gate {
             listen: place.listen.clone(),
@@ -92,7 +91,7 @@ impl Proxy {
             toxics: Arc::default(),
             stats: Arc::default(),
             log,
-            pipes,
+            means,
             connections: Mutex::default(),
         }
     }
@@ -258,7 +257,7 @@ impl Proxy {
             Arc::clone(&self.stats),
             Arc::clone(&self.toxics),
             log,
-            Arc::clone(&self.pipes),
+            Arc::clone(&self.means),
         ));
         locked(&self.connections).insert(number, Arc::clone(&live));
         let proxy = Arc::clone(self);

@@ -6,19 +6,17 @@
 //! Bytes that nobody looks at need not come up here: after [`EXPRESS_AFTER`] of them they go from socket to
 //! socket inside the kernel (`express.rs`), until a toxic arrives.
 
-use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::io::poll_read_buf;
 
+use super::alarm::{Alarm, Timer};
 use super::chain::Chain;
 use super::connection::{Cut, Live};
 use super::express::{Express, Ride};
@@ -50,12 +48,12 @@ pub(crate) struct Pump {
     buffer: BytesMut,
     source_ended: bool,
     finished: bool,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Timer,
 }
 
 impl Pump {
     /// Nothing read yet.
-    pub(crate) fn new(stream: Stream) -> Self {
+    pub(crate) fn new(stream: Stream, alarm: &Alarm) -> Self {
         Self {
             stream,
             chain: Chain::new(stream),
@@ -64,7 +62,7 @@ impl Pump {
             buffer: BytesMut::new(),
             source_ended: false,
             finished: false,
-            timer: None,
+            timer: alarm.timer(),
         }
     }
 
@@ -128,7 +126,7 @@ impl Pump {
         }
         let may_fill = !self.source_ended && self.chain.out.is_empty();
         let (source, destination) = (source.as_ref(), destination.as_ref());
-        let pipes = may_fill.then_some(&live.pipes);
+        let pipes = may_fill.then_some(&live.means.pipes);
         let ridden = self.express.ride(cx, source, destination, pipes);
         let ridden = ridden.map(|ride| match ride {
             Ride::Empty if self.express.is_open() && !self.source_ended => Ride::Ready,
@@ -298,14 +296,13 @@ impl Pump {
     }
 
     /// Arms the timer; true when the time has come already.
-    fn sleep_until(&mut self, cx: &mut Context<'_>, now: Nanos, wake_at: Option<Nanos>) -> bool {
-        let Some(wake_at) = wake_at else {
-            self.timer = None;
-            return false;
-        };
-        let span = Duration::from_nanos(wake_at.saturating_sub(now));
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(span)));
-        timer.as_mut().reset(Instant::now() + span);
-        timer.as_mut().poll(cx).is_ready()
+    fn sleep_until(&mut self, cx: &Context<'_>, now: Nanos, wake_at: Option<Nanos>) -> bool {
+        match wake_at {
+            Some(wake_at) => self.timer.wake_at(cx, wake_at, now),
+            None => {
+                self.timer.clear();
+                false
+            }
+        }
     }
 }

@@ -346,6 +346,22 @@ async fn delayed_request_goes_when_the_fault_is_lifted() {
 }
 
 #[tokio::test]
+async fn delayed_answer_keeps_its_place_before_those_of_later_requests() {
+    let link = link(&[only_bad(json!({"status": 503, "delay": NEVER_MS}))]).await;
+    let (mut caller, mut callee) = link.connect().await;
+    send(&mut caller, &[BAD, GET].concat()).await;
+    link.stats_when("both requests", |stats| stats.requests == 2)
+        .await;
+    let early = callee.try_read(&mut [0; 1]).map_err(|error| error.kind());
+    assert_eq!(early, Err(std::io::ErrorKind::WouldBlock));
+    link.set(&[]).await;
+    expect(&mut caller, FAILED).await;
+    expect(&mut callee, GET).await;
+    send(&mut callee, OK).await;
+    expect(&mut caller, OK).await;
+}
+
+#[tokio::test]
 async fn upgraded_connection_passes_untouched() {
     let link = link(&[fault(json!({"status": 503, "every": 2}))]).await;
     let (mut caller, mut callee) = link.connect().await;

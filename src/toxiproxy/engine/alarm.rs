@@ -1,0 +1,204 @@
+//! Timers that are right to some ten microseconds: those of the runtime round up to the millisecond, which
+//! is more than many delays that are asked for.
+//!
+//! One thread, started with the first timer, sleeps until the earliest instant and wakes the tasks that wait
+//! for it. Setting a timer takes a short lock; a timer that stays as it is takes none.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use super::locked;
+use crate::toxiproxy::clock::{self, Nanos};
+
+/// Looks again at least so often, whatever is set.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// The timers of a server. Its thread ends when it is dropped.
+#[derive(Default)]
+pub(crate) struct Alarm {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// By instant, then in order of setting.
+    waiting: BTreeMap<(Nanos, u64), Waker>,
+    last: u64,
+    /// The thread runs.
+    watched: bool,
+    over: bool,
+}
+
+impl Alarm {
+    /// A timer that is not set.
+    pub(crate) fn timer(&self) -> Timer {
+        Timer {
+            shared: Arc::clone(&self.shared),
+            set: None,
+        }
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        locked(&self.shared.state).over = true;
+        self.shared.changed.notify_one();
+    }
+}
+
+/// Starts the thread, if the system has one to give.
+fn start(shared: &Arc<Shared>, state: &mut State) -> bool {
+    let own = Arc::clone(shared);
+    let thread = std::thread::Builder::new().name("toxic-alarm".to_owned());
+    state.watched = thread.spawn(move || own.watch()).is_ok();
+    state.watched
+}
+
+impl Shared {
+    fn watch(&self) {
+        let mut state = locked(&self.state);
+        while !state.over {
+            let due = state.take_due(clock::now());
+            if !due.is_empty() {
+                // Whoever wakes sets the next timer, and must not wait for this lock.
+                drop(state);
+                due.into_iter().for_each(Waker::wake);
+                state = locked(&self.state);
+                continue;
+            }
+            let next = state.waiting.keys().next().map(|(due, _)| *due);
+            let span = next.map_or(LONGEST, |due| {
+                Duration::from_nanos(due.saturating_sub(clock::now())).min(LONGEST)
+            });
+            let waited = self.changed.wait_timeout(state, span);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl State {
+    fn take_due(&mut self, now: Nanos) -> Vec<Waker> {
+        let later = self.waiting.split_off(&(now.saturating_add(1), 0));
+        let due = std::mem::replace(&mut self.waiting, later);
+        due.into_values().collect()
+    }
+}
+
+/// A timer of one task.
+pub(crate) struct Timer {
+    shared: Arc<Shared>,
+    set: Option<Set>,
+}
+
+struct Set {
+    key: (Nanos, u64),
+    waker: Waker,
+}
+
+impl Timer {
+    /// Sets it to wake the task at an instant, instead of any other; true when that has come already, and
+    /// it is then not set.
+    pub(crate) fn wake_at(&mut self, cx: &Context<'_>, due: Nanos, now: Nanos) -> bool {
+        if due <= now {
+            self.clear();
+            return true;
+        }
+        if let Some(set) = &self.set
+            && set.key.0 == due
+            && set.waker.will_wake(cx.waker())
+        {
+            return false;
+        }
+        self.clear();
+        let mut state = locked(&self.shared.state);
+        if !state.watched && !start(&self.shared, &mut state) {
+            // Without a thread the task looks at the clock itself, again and again.
+            cx.waker().wake_by_ref();
+            return false;
+        }
+        state.last += 1;
+        let key = (due, state.last);
+        let earliest = state.waiting.keys().next().is_none_or(|first| key < *first);
+        state.waiting.insert(key, cx.waker().clone());
+        drop(state);
+        if earliest {
+            self.shared.changed.notify_one();
+        }
+        let waker = cx.waker().clone();
+        self.set = Some(Set { key, waker });
+        false
+    }
+
+    /// Wakes nobody.
+    pub(crate) fn clear(&mut self) {
+        if let Some(set) = self.set.take() {
+            locked(&self.shared.state).waiting.remove(&set.key);
+        }
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::task::Poll;
+
+    use super::*;
+    use crate::toxiproxy::clock::MILLISECOND;
+
+    async fn sleep_until(timer: &mut Timer, due: Nanos) {
+        poll_fn(|cx| {
+            if timer.wake_at(cx, due, clock::now()) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn timers_fire_in_any_order_and_never_early() {
+        let alarm = Alarm::default();
+        let now = clock::now();
+        let sleeps = [30, 1, 20, 1, 5].map(|ms| {
+            let mut timer = alarm.timer();
+            tokio::spawn(async move {
+                sleep_until(&mut timer, now + ms * MILLISECOND).await;
+                clock::now() >= now + ms * MILLISECOND
+            })
+        });
+        for sleep in sleeps {
+            assert!(sleep.await.unwrap());
+        }
+        assert!(locked(&alarm.shared.state).waiting.is_empty());
+    }
+
+    #[tokio::test]
+    async fn timer_can_be_moved_and_leaves_nothing_behind() {
+        let alarm = Alarm::default();
+        let mut timer = alarm.timer();
+        let now = clock::now();
+        let waker = futures_util::task::noop_waker();
+        let cx = Context::from_waker(&waker);
+        assert!(!timer.wake_at(&cx, now + 3_600_000 * MILLISECOND, now));
+        sleep_until(&mut timer, now + MILLISECOND).await;
+        assert!(!timer.wake_at(&cx, now + 3_600_000 * MILLISECOND, now));
+        assert_eq!(locked(&alarm.shared.state).waiting.len(), 1);
+        drop(timer);
+        assert!(locked(&alarm.shared.state).waiting.is_empty());
+    }
+}

@@ -1,0 +1,179 @@
+//! Whatever bytes come, however they are cut: nothing that is not meant is changed, and nothing panics.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+use crate::toxiproxy::engine::Stats;
+use crate::toxiproxy::requests::RequestLog;
+use crate::toxiproxy::toxics::{self, Attributes, Shared};
+
+/// A connection without sockets.
+struct Wire {
+    gate: Gate,
+    log: ConnectionLog,
+    identity: Identity,
+    chains: [Chain; 2],
+}
+
+impl Wire {
+    fn new(attributes: &str) -> Self {
+        let kind = toxics::kind("http").unwrap();
+        let mut values = Attributes::new(kind);
+        values
+            .merge(&serde_json::from_str(attributes).unwrap())
+            .unwrap();
+        let spec = ToxicSpec {
+            id: 1,
+            revision: 0,
+            name: "fault".to_owned(),
+            kind,
+            stream: Stream::Upstream,
+            stream_text: "upstream".to_owned(),
+            toxicity: 1.0,
+            attributes: values,
+            counters: Arc::default(),
+            shared: Arc::<Shared>::default(),
+        };
+        let mut gate = Gate::default();
+        gate.adopt(&ToxicSet {
+            generation: 1,
+            toxics: vec![Arc::new(spec)],
+        });
+        let stats = Arc::<Stats>::default();
+        Self {
+            gate,
+            log: ConnectionLog::new(Arc::<RequestLog>::default(), "p".into(), 1, None, stats),
+            identity: Identity {
+                seed: 1,
+                proxy: "p".into(),
+                number: 1,
+            },
+            chains: [Stream::Upstream, Stream::Downstream].map(Chain::new),
+        }
+    }
+
+    fn send(&mut self, stream: Stream, data: &[u8]) {
+        let mut data = Bytes::copy_from_slice(data);
+        let chain = &mut self.chains[stream as usize];
+        let around = Surroundings {
+            log: &self.log,
+            identity: &self.identity,
+            now: 1,
+        };
+        for span in self.log.entered(stream, &data, 1, self.gate.wants_heads()) {
+            let piece = Piece {
+                data: data.split_to(span.length),
+                at: 1,
+                request: span.request,
+                part: span.part,
+            };
+            let head = span.head.as_deref();
+            self.gate.enter(stream, piece, head, chain, &around);
+        }
+        self.gate.advance(stream, chain, &around);
+    }
+
+    /// Ends a direction, and gives the bytes that came through.
+    fn end(&mut self, stream: Stream) -> Vec<u8> {
+        let chain = &mut self.chains[stream as usize];
+        self.gate.end(stream, Ending::Finished, chain);
+        let items = std::iter::from_fn(|| chain.out.pop());
+        let bytes = items.filter_map(|item| match item {
+            Item::Data(piece) => Some(piece.data.to_vec()),
+            Item::End(_) => None,
+        });
+        bytes.flatten().collect()
+    }
+}
+
+/// Something that is HTTP, nearly HTTP, or nothing of the kind.
+fn fragment(stream: Stream) -> BoxedStrategy<Vec<u8>> {
+    let known: &[&str] = match stream {
+        Stream::Upstream => &[
+            "GET /a HTTP/1.1\r\n\r\n",
+            "POST /b HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello",
+            "POST /c HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+            "PUT /d HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n",
+            "GET /e HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+            "HEAD /f HTTP/1.0\r\n\r\n",
+            "\r\n",
+            "GET",
+        ],
+        Stream::Downstream => &[
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+            "HTTP/1.1 100 Continue\r\n\r\n",
+            "HTTP/1.1 204 No Content\r\n\r\n",
+            "HTTP/1.1 101 Switching Protocols\r\n\r\n",
+            "HTTP/1.0 200 OK\r\n\r\nuntil the end",
+            "HTTP/1.1 99",
+        ],
+    };
+    let known: Vec<Vec<u8>> = known.iter().map(|text| text.as_bytes().to_vec()).collect();
+    prop_oneof![
+        8 => prop::sample::select(known),
+        1 => prop::collection::vec(any::<u8>(), 0..20),
+    ]
+    .boxed()
+}
+
+/// What is sent each way, whose turn it is, and how much is read at once.
+type Talk = (Vec<Vec<u8>>, Vec<Vec<u8>>, Vec<(bool, usize)>);
+
+fn talk() -> impl Strategy<Value = Talk> {
+    (
+        prop::collection::vec(fragment(Stream::Upstream), 0..8),
+        prop::collection::vec(fragment(Stream::Downstream), 0..8),
+        prop::collection::vec((any::<bool>(), 1..60_usize), 1..40),
+    )
+}
+
+/// Has both sides talk, and gives what was sent and what came through, each way.
+fn carry(wire: &mut Wire, (requests, answers, turns): &Talk) -> [(Vec<u8>, Vec<u8>); 2] {
+    let sent = [requests.concat(), answers.concat()];
+    let streams = [Stream::Upstream, Stream::Downstream];
+    let mut places = [0, 0];
+    for (downstream, most) in turns {
+        let way = usize::from(*downstream);
+        let end = sent[way].len().min(places[way] + most);
+        wire.send(streams[way], &sent[way][places[way]..end]);
+        places[way] = end;
+    }
+    for way in [0, 1] {
+        wire.send(streams[way], &sent[way][places[way]..]);
+    }
+    let [up, down] = streams.map(|stream| wire.end(stream));
+    let [requests, answers] = sent;
+    [(requests, up), (answers, down)]
+}
+
+proptest! {
+    #[test]
+    fn what_is_not_meant_passes_byte_for_byte(talk in talk()) {
+        let mut wire = Wire::new(r#"{"status":503,"match":{"path":"/never"}}"#);
+        for (sent, came) in carry(&mut wire, &talk) {
+            prop_assert_eq!(sent, came);
+        }
+    }
+
+    #[test]
+    fn no_bytes_are_too_strange_for_any_effect(
+        talk in talk(),
+        effect in prop::sample::select(vec![
+            r#""status":503"#,
+            r#""abort":true"#,
+            r#""drop_response":true"#,
+            r#""body":"other""#,
+            r#""delay":5"#,
+            r#""status":200,"delay":0"#,
+        ]),
+        every in 1..4_u8,
+    ) {
+        let mut wire = Wire::new(&format!(r#"{{{effect},"every":{every}}}"#));
+        let [(sent, came), _] = carry(&mut wire, &talk);
+        prop_assert!(came.len() <= sent.len(), "requests are swallowed, never made");
+    }
+}
