@@ -84,18 +84,15 @@ impl Api {
     }
 
     /// What the caller asks for, if it may.
-    async fn answer(&self, route: Route, request: Request) -> Response {
-        if from_browser(request.headers()) {
+    async fn answer(&self, route: Route, headers: &HeaderMap, body: Sent) -> Response {
+        if from_browser(headers) {
             return plain(StatusCode::FORBIDDEN, Some("User agent not allowed\n"));
         }
-        if !self.admits(request.headers()) {
+        if !self.admits(headers) {
             return calls::refused(&Refusal::Unauthorized);
         }
-        let lease = text_of(request.headers(), &LEASE).map(str::to_owned);
-        let call = async {
-            let body = read(request.into_body()).await;
-            calls::make(self, route, body, lease.as_deref()).await
-        };
+        let lease = text_of(headers, &LEASE);
+        let call = calls::make(self, route, body, lease);
         timeout(CALL_TIMEOUT, call)
             .await
             .unwrap_or_else(|_| timed_out())
@@ -119,7 +116,10 @@ fn text_of<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-async fn read(body: Body) -> Result<Bytes, Refusal> {
+/// The body of a call, or why there is none.
+type Sent = Result<Bytes, Refusal>;
+
+async fn read(body: Body) -> Sent {
     match timeout(BODY_TIMEOUT, to_bytes(body, BODY_MAX)).await {
         Ok(read) => read.map_err(|error| Refusal::Body(error.to_string())),
         Err(_) => Err(Refusal::Body("i/o timeout".to_owned())),
@@ -127,7 +127,11 @@ async fn read(body: Body) -> Result<Bytes, Refusal> {
 }
 
 async fn answer(api: Api, request: Request) -> Response {
-    let route = match find(request.method(), request.uri()) {
+    let (request, body) = request.into_parts();
+    // Also where nobody wants it: a connection with an unread body must be closed, and a caller that
+    // has sent its next call by then would get no answer.
+    let body = read(body).await;
+    let route = match find(&request.method, &request.uri) {
         Found::Route(route) => route,
         Found::Elsewhere(place) => return moved(&place),
         Found::NoMethod => return plain(StatusCode::METHOD_NOT_ALLOWED, None),
@@ -138,10 +142,9 @@ async fn answer(api: Api, request: Request) -> Response {
         return not_found();
     }
     let id = api.request_id();
-    let (method, uri) = (request.method().clone(), request.uri().clone());
-    let mut response = api.answer(route, request).await;
-    let status = response.status().as_u16();
-    tracing::debug!(%method, url = %uri, status, "Answered a call");
+    let mut response = api.answer(route, &request.headers, body).await;
+    let (method, status) = (&request.method, response.status().as_u16());
+    tracing::debug!(%method, url = %request.uri, status, "Answered a call");
     response.headers_mut().insert(&REQUEST_ID, id);
     response
 }

@@ -10,6 +10,7 @@ mod life;
 mod requests;
 mod robustness;
 mod splice;
+mod strange_calls;
 mod streams;
 
 use std::future::Future;

@@ -237,9 +237,9 @@ async fn vanished_and_flooding_peers_leave_the_others_alone() {
 }
 
 /// `chaos proxy` as its users start it, ended with the test.
-struct Standalone {
-    child: Child,
-    api: String,
+pub(super) struct Standalone {
+    pub(super) child: Child,
+    pub(super) api: String,
     log: Receiver<String>,
 }
 
@@ -252,7 +252,7 @@ impl Drop for Standalone {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the test is the proxy's parent")]
-fn standalone() -> Standalone {
+pub(super) fn standalone() -> Standalone {
     let mut child = Command::new(chaos())
         .args(["proxy", "--port", "0", "--host", "127.0.0.1", "--seed", "3"])
         .stdin(Stdio::null())
