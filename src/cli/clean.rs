@@ -63,14 +63,24 @@ fn tell(folder: &Path, cleared: &Cleared) -> Exit {
     let folder = folder.display();
     let (text, exit) = match cleared {
         Cleared::UnderWay => (format!("`{folder}` is under way: left alone"), Exit::Held),
-        Cleared::Processes(swept) if swept.left.is_empty() => (
-            format!("`{folder}` cleared: {} processes killed", swept.killed),
+        Cleared::Cleared {
+            processes,
+            proxies_left,
+        } if processes.left.is_empty() && proxies_left.is_empty() => (
+            format!("`{folder}` cleared: {} processes killed", processes.killed),
             Exit::Held,
         ),
-        Cleared::Processes(swept) => (
-            format!("`{folder}`: cannot kill {:?}", swept.left),
-            Exit::NotCarriedOut,
-        ),
+        Cleared::Cleared {
+            processes,
+            proxies_left,
+        } => {
+            let processes = processes.left.iter().map(|pid| format!("process {pid}"));
+            let left: Vec<String> = processes.chain(proxies_left.iter().cloned()).collect();
+            (
+                format!("`{folder}`: left in spite of all: {}", left.join(", ")),
+                Exit::NotCarriedOut,
+            )
+        }
     };
     // Nobody to tell when standard error is gone; the exit code still speaks.
     let _ = writeln!(std::io::stderr(), "{text}");

@@ -137,8 +137,12 @@ fn token(
     environment: &Environment,
 ) -> std::result::Result<Option<String>, Failure> {
     let Some(file) = file else {
-        let variable = environment.variable(TOKEN);
-        return Ok(variable.map(|token| token.to_string_lossy().into_owned()));
+        let variable = environment.variable(TOKEN).map(|it| it.to_string_lossy());
+        return match variable.as_deref().map(str::trim) {
+            // Meant to keep callers out: an empty one would let everybody in.
+            Some("") => Err(Failure::usage(anyhow::anyhow!("`{TOKEN}` is empty"))),
+            token => Ok(token.map(str::to_owned)),
+        };
     };
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("read the token in `{}`", file.display()))

@@ -103,13 +103,14 @@ pub(super) fn judge_and_render(
         verdicts: &verdicts,
         files: texts,
     };
+    // First: what was judged must not be hidden by a disk that is full.
+    results.add(&run);
     for (name, render) in FORMATS {
         let bytes = render(&run).map_err(Failure::not_carried_out)?;
         folder
             .write(&format!("{prefix}{name}"), &bytes)
             .map_err(|error| cannot_keep(error, folder))?;
     }
-    results.add(&run);
     let left = !run.left().is_empty();
     let (first, last) = (evidence.events.first(), evidence.events.last());
     let lasted_ns = last

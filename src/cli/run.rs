@@ -179,7 +179,7 @@ impl Series<'_> {
         let folder =
             RunFolder::create(&reports, clock.origin_wall_ms).map_err(Failure::not_carried_out)?;
         super::bug::set_run_folder(Some(folder.path().to_owned()));
-        let _lock = RunLock::take(folder.path())
+        let lock = RunLock::take(folder.path())
             .context("lock the run folder")
             .map_err(Failure::not_carried_out)?;
         let shown = args.reports.report_dir.join(folder.run_id());
@@ -203,6 +203,9 @@ impl Series<'_> {
             &self.shutdown,
         )
         .await;
+        if let Some(lock) = lock.filter(|_| !ended.left.is_empty()) {
+            lock.keep();
+        }
         journal.end_display();
         let display = displaying
             .await

@@ -166,16 +166,19 @@ impl Plan {
         named.or_else(|| Some(self.service(name.as_str())?.name.clone()))
     }
 
-    /// Who tells what crossed a link: the request log of the run's own proxy, else the sources of
-    /// `call` records of its caller or callee, which are a weaker witness.
-    pub fn call_sources(&self, link: &LinkName) -> Vec<SourceName> {
+    /// Who tells what crossed a link where its proxy does not: a source of `call` records of its
+    /// caller, else of its callee, else of nobody in particular. A weaker witness.
+    pub fn call_source(&self, link: &LinkName) -> Option<SourceName> {
         let sources = self.system.evidence.iter();
         let calls = sources.filter(|source| source.records == RecordKind::Call);
-        let speaks = |source: &&SourcePlan| {
-            let service = self.source_service(&source.name);
-            service.is_none_or(|it| it.as_str() == link.from || it.as_str() == link.to)
+        let rank = |source: &SourcePlan| match self.source_service(&source.name) {
+            Some(service) if service.as_str() == link.from => Some(0),
+            Some(service) if service.as_str() == link.to => Some(1),
+            Some(_) => None,
+            None => Some(2),
         };
-        calls.filter(speaks).map(|it| it.name.clone()).collect()
+        let ranked = calls.filter_map(|source| Some((rank(source)?, &source.name)));
+        ranked.min().map(|(_, name)| name.clone())
     }
 
     /// What a run through a Toxiproxy cannot show for want of counts, a sentence each. Its verdicts
@@ -185,7 +188,7 @@ impl Plan {
             return Vec::new();
         }
         let mut told = Vec::new();
-        let unseen = |link: &LinkName| self.call_sources(link).is_empty();
+        let unseen = |link: &LinkName| self.call_source(link).is_none();
         for fault in &self.faults {
             if let FaultEffect::Link { links, .. } = &fault.effect {
                 for link in links.iter().filter(|link| unseen(link)) {

@@ -12,7 +12,7 @@ use super::bindings::Bindings;
 use super::collect::http::phrase;
 use super::fleet::Fleet;
 use super::journal::Journal;
-use super::links::{Confirmed, Links};
+use super::links::{Confirmed, Links, PROBE_TRACE};
 
 /// How long a link may take to answer its probe after a fault.
 const PROBE_WITHIN: Duration = Duration::from_secs(10);
@@ -81,7 +81,9 @@ impl Injector {
         let url = format!("http://{}{path}", self.bindings.links[link]);
         let begun_ns = self.journal.now_ns();
         let (took_ms, detail) = loop {
-            let answer = self.client.get(&url).timeout(PROBE_EVERY * 10).send().await;
+            let answer = self.client.get(&url).timeout(PROBE_EVERY * 10);
+            let traceparent = format!("00-{PROBE_TRACE}-00000000000c4a05-01");
+            let answer = answer.header("traceparent", traceparent).send().await;
             let since_ms = (self.journal.now_ns() - begun_ns) / 1_000_000;
             let (answered, detail) = match answer {
                 Ok(answer) => {

@@ -57,6 +57,14 @@ impl RunLock {
     }
 }
 
+impl RunLock {
+    /// Leaves the lock's file behind when this process ends, so that what the run left is found by
+    /// the next start and by `chaos clean`.
+    pub fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
 impl Drop for RunLock {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
@@ -86,7 +94,12 @@ pub enum Cleared {
     /// The run is under way; nothing was touched.
     UnderWay,
     /// Its processes were killed and its services' data removed. Its evidence stays.
-    Processes(Swept),
+    Cleared {
+        /// What became of its processes.
+        processes: Swept,
+        /// What could not be removed from a shared Toxiproxy.
+        proxies_left: Vec<String>,
+    },
 }
 
 /// Clears what the run of this folder left: kills its processes, removes the services' data, and its
@@ -109,14 +122,18 @@ pub async fn clear(run_folder: &Path) -> io::Result<Cleared> {
         return Ok(Cleared::UnderWay);
     };
     let swept = sweep(run_id, SWEEP_DEADLINE);
-    let proxies_left = remove_proxies(&folder, run_id).await;
-    if !swept.left.is_empty() || !proxies_left.is_empty() {
-        // Unlocked when this process ends, but not removed.
-        std::mem::forget(lock);
-    } else {
+    let proxies = remove_proxies(&folder, run_id).await;
+    if swept.left.is_empty() {
         remove_data(&folder.join(DATA))?;
     }
-    Ok(Cleared::Processes(swept))
+    if !swept.left.is_empty() || !proxies.is_empty() {
+        // Unlocked when this process ends, but not removed.
+        lock.keep();
+    }
+    Ok(Cleared::Cleared {
+        processes: swept,
+        proxies_left: proxies,
+    })
 }
 
 /// Removes the run's proxies from the Toxiproxy that its plan names; says which are left.
@@ -128,11 +145,7 @@ async fn remove_proxies(folder: &Path, run_id: &str) -> Vec<String> {
     };
     match links::remove_leftovers(server, run_id).await {
         Ok(left) => left,
-        Err(error) => {
-            // A server that is gone has taken its proxies with it.
-            tracing::warn!(server, %error, "no proxies removed");
-            Vec::new()
-        }
+        Err(error) => vec![format!("proxies on {server}: {error}")],
     }
 }
 
@@ -174,7 +187,10 @@ mod tests {
         };
         assert_eq!(
             clear(&killed).await.expect("readable"),
-            Cleared::Processes(nothing)
+            Cleared::Cleared {
+                processes: nothing,
+                proxies_left: Vec::new()
+            }
         );
         assert!(!killed.join(DATA).exists());
         drop(lock);

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +33,9 @@ const CONFIRM_EVERY: Duration = Duration::from_millis(5);
 const REQUESTS_EVERY: Duration = Duration::from_millis(250);
 /// How often counters are read.
 const STATS_EVERY: Duration = Duration::from_secs(1);
+
+/// The trace of the run's own probes, by which they are told from the system's calls.
+pub(crate) const PROBE_TRACE: &str = "c4a05c4a05c4a05c4a05c4a05c4a05c4";
 
 /// See the module.
 pub(crate) struct Links {
@@ -252,8 +256,9 @@ impl Links {
                     .rsplit_once('.')
                     .is_some_and(|(owner, _)| owner == fault.as_str())
                 {
-                    bite.connections += toxic.connections;
-                    bite.requests += toxic.requests;
+                    // Both directions of a fault meet the same connections and requests.
+                    bite.connections = bite.connections.max(toxic.touched);
+                    bite.requests = bite.requests.max(toxic.requests);
                     bite.bytes_delayed += toxic.delayed_bytes + toxic.held_bytes;
                     bite.bytes_dropped += toxic.dropped_bytes;
                     bite.closed += toxic.closed + toxic.reset;
@@ -481,6 +486,10 @@ impl Links {
     }
 
     fn call(&self, row: RequestRow) -> Option<Call> {
+        // What the run itself asks is nobody's traffic.
+        if row.trace.as_deref() == Some(PROBE_TRACE) {
+            return None;
+        }
         let clock = self.journal.clock();
         Some(Call {
             source: SourceName::new(REQUEST_LOG),
@@ -553,7 +562,6 @@ pub(super) async fn remove_leftovers(
     run_id: &str,
 ) -> Result<Vec<String>, ClientError> {
     let client = Client::new(server)?;
-    client.version().await?;
     Ok(remove_all(&client, &prefix_of(run_id)).await)
 }
 
@@ -568,12 +576,14 @@ async fn remove_all(client: &Client, prefix: &str) -> Vec<String> {
             return vec![format!("proxies `{prefix}*`")];
         }
     };
-    let mut left = Vec::new();
-    for name in proxies.keys().filter(|name| name.starts_with(prefix)) {
-        if let Err(error) = client.delete(name).await {
+    let own = proxies.keys().filter(|name| name.starts_with(prefix));
+    let removals = own.map(|name| async move {
+        let removed = client.delete(name).await;
+        removed.err().map(|error| {
             tracing::warn!(%error, "a proxy of the run was not removed");
-            left.push(format!("proxy `{name}`"));
-        }
-    }
-    left
+            format!("proxy `{name}`")
+        })
+    });
+    // At once: one that hangs must not keep the others.
+    join_all(removals).await.into_iter().flatten().collect()
 }

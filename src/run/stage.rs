@@ -45,6 +45,8 @@ const T0_LEAD: Duration = Duration::from_millis(100);
 const TICKET_DEADLINE: Duration = Duration::from_secs(1);
 /// How long one step of teardown may take beside the services' grace.
 const STEP_WITHIN: Duration = Duration::from_millis(700);
+/// How long somebody's Toxiproxy may take to let go of the run's proxies: a little more than a call.
+const REMOVE_WITHIN: Duration = Duration::from_millis(2_500);
 /// Ports beside those of links and services.
 const PROXY_API: &str = "@proxy";
 
@@ -343,7 +345,7 @@ impl Stage {
         if let Some((stop, _)) = &self.watching_links {
             stop.cancel();
         }
-        let removed = timeout(STEP_WITHIN, self.links.remove()).await;
+        let removed = timeout(REMOVE_WITHIN, self.links.remove()).await;
         left.extend(removed.unwrap_or_else(|_| vec!["proxies of the run".into()]));
         let stopped = self.keeper.stop(Duration::from_millis(500)).await;
         left.extend(stopped.left.iter().map(|pid| format!("process {pid}")));

@@ -322,8 +322,10 @@ pub struct ByteStats {
 /// added again.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ToxicStats {
-    /// Connections that it acted on (not merely passed by its toxicity).
+    /// Connections that it runs on: all that its toxicity did not spare.
     pub connections: u64,
+    /// Those of them to which it did something.
+    pub touched: u64,
     /// Chunks that had to wait for a time.
     pub delayed_chunks: u64,
     /// Their bytes.

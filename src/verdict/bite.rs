@@ -105,7 +105,10 @@ impl Context<'_> {
                 late.sum()
             }
             LinkEffect::Down { how: Down::Refuse } => {
-                proxy_bites(seen, links).max(self.calls_kept_off(seen, links))
+                let refused = self.hurt_calls(seen, links);
+                refused
+                    .max(proxy_bites(seen, links))
+                    .max(self.calls_kept_off(seen, links))
             }
             _ => proxy_bites(seen, links).max(self.hurt_calls(seen, links)),
         };
@@ -116,7 +119,10 @@ impl Context<'_> {
         let names: Vec<String> = links.iter().map(ToString::to_string).collect();
         let on = text::some_of(names.iter().map(String::as_str));
         let refused = matches!(effect, LinkEffect::Down { how: Down::Refuse });
-        let help = if refused && links.iter().any(|link| !self.calls(link).is_empty()) {
+        let help = if refused
+            && self.plan.toxiproxy.is_none()
+            && links.iter().any(|link| !self.calls(link).is_empty())
+        {
             "use `down: { how: reset }`: refused connections cannot be counted".to_owned()
         } else if used == 0 {
             format!("drive load that uses {on}, or put the fault on a link that is used")
@@ -163,7 +169,16 @@ impl Context<'_> {
             return 0;
         }
         let hurt = |call: &&&Call| call.end != CallEnd::Answered;
-        let on_link = |link: &&LinkName| self.calls_in(link, seen.on).iter().filter(hurt).count();
+        let on_link = |link: &&LinkName| {
+            let count = |calls: &[&Call]| calls.iter().filter(hurt).count();
+            let (usual, during) = (
+                self.calls_in(link, self.baseline),
+                self.calls_in(link, seen.on),
+            );
+            // Callers who give up now and then do so without any fault.
+            let by_chance = (count(usual) * during.len()).checked_div(usual.len());
+            count(during).saturating_sub(by_chance.unwrap_or(0))
+        };
         links.iter().map(on_link).sum::<usize>() as u64
     }
 

@@ -61,7 +61,7 @@ pub(crate) fn check(context: &Context<'_>, property: &Breaker) -> Case {
         return case;
     }
     // Suppression is absence: rows that were lost would look like calls that were blocked.
-    for gap in context.call_gaps(&property.link) {
+    for gap in context.demand_gaps(&property.link) {
         case.blocked(gap);
     }
     let demand = context.demand(&property.link);

@@ -101,8 +101,9 @@ impl<'a> Context<'a> {
         .or_else(|| phase(evidence, Phase::WarmUp))
         .unwrap_or(0);
         let at = |offset: Duration| t0 + offset.as_nanos() as u64;
-        let load_end =
-            phase(evidence, Phase::Drain).unwrap_or_else(|| at(plan.phases.load_end).max(t0));
+        // Whatever else was waited for, no ticket is issued after the planned end.
+        let planned_end = at(plan.phases.load_end).max(t0);
+        let load_end = phase(evidence, Phase::Drain).map_or(planned_end, |it| it.min(planned_end));
         let faults = faults_seen(plan, evidence, load_end);
         let first_fault = faults.values().map(|fault| fault.asked).min();
         let baseline_start =
@@ -132,7 +133,7 @@ impl<'a> Context<'a> {
                 sorted.sort_by_key(|it| (it.intended_ns, it.iteration));
                 sorted
             },
-            calls: calls_by_link(evidence),
+            calls: calls_by_link(plan, evidence),
         }
     }
 
@@ -416,8 +417,7 @@ impl<'a> Context<'a> {
         let Some(server) = &self.plan.toxiproxy else {
             return self.known_loss(REQUEST_LOG).into_iter().collect();
         };
-        let sources = self.plan.call_sources(link);
-        if sources.is_empty() {
+        let Some(source) = self.plan.call_source(link) else {
             return vec![Gap::new(
                 format!("nobody tells what crossed `{link}`: {server} keeps no log of requests"),
                 format!(
@@ -425,9 +425,37 @@ impl<'a> Context<'a> {
                     link.from
                 ),
             )];
+        };
+        let gaps = [self.source_gap(&source), self.forgotten(&source)];
+        gaps.into_iter().flatten().collect()
+    }
+
+    /// What is missing of the word on a link's calls, and on those that cause them.
+    pub(crate) fn demand_gaps(&self, link: &LinkName) -> Vec<Gap> {
+        let mut gaps = self.call_gaps(link);
+        if self.plan.toxiproxy.is_some() {
+            let links = self.plan.system.links.iter();
+            let causes = links.filter(|it| it.service.as_str() == link.from);
+            gaps.extend(causes.flat_map(|it| self.call_gaps(&it.name)));
         }
-        let gaps = sources.iter().filter_map(|source| self.source_gap(source));
-        gaps.collect()
+        gaps
+    }
+
+    /// A service that was started again had forgotten the calls that nobody had read yet.
+    fn forgotten(&self, source: &SourceName) -> Option<Gap> {
+        let service = self.plan.source_service(source)?;
+        let again = |it: &crate::evidence::Stamped| {
+            matches!(&it.event, Event::ServiceSpawned { service: name, incarnation, .. }
+                if *name == service && *incarnation > 1)
+        };
+        self.evidence.events.iter().any(again).then(|| {
+            Gap::new(
+                format!(
+                    "`{service}` was started again and had forgotten its last calls (`{source}`)"
+                ),
+                "run it without `--toxiproxy`: then the proxy itself keeps the log",
+            )
+        })
     }
 
     /// Who else tells what crossed a link, where the proxy itself does not: for the sentence of a
@@ -436,9 +464,8 @@ impl<'a> Context<'a> {
         if self.plan.toxiproxy.is_none() {
             return String::new();
         }
-        let sources = self.plan.call_sources(link);
-        let names = text::some_of(sources.iter().map(|it| it.as_str()));
-        format!(" (weaker witness: {names})")
+        let source = self.plan.call_source(link);
+        source.map_or(String::new(), |it| format!(" (weaker witness: {it})"))
     }
 
     /// The links of this run's faults that touch a service.
@@ -574,10 +601,17 @@ fn faults_seen<'a>(
     seen
 }
 
-fn calls_by_link(evidence: &Evidence) -> BTreeMap<&LinkName, Vec<&Call>> {
+/// Calls by link, each link's by one witness: two who saw the same call would make it two.
+fn calls_by_link<'a>(plan: &Plan, evidence: &'a Evidence) -> BTreeMap<&'a LinkName, Vec<&'a Call>> {
     let mut by_link: BTreeMap<&LinkName, Vec<&Call>> = BTreeMap::new();
     for call in &evidence.calls {
         by_link.entry(&call.link).or_default().push(call);
+    }
+    if plan.toxiproxy.is_some() {
+        for (link, calls) in &mut by_link {
+            let witness = plan.call_source(link);
+            calls.retain(|call| witness.as_ref() == Some(&call.source));
+        }
     }
     for calls in by_link.values_mut() {
         calls.sort_by_key(|call| (call.at_ns, call.connection));

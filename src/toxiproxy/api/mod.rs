@@ -20,6 +20,7 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
+use futures_util::StreamExt as _;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
@@ -84,15 +85,16 @@ impl Api {
     }
 
     /// What the caller asks for, if it may.
-    async fn answer(&self, route: Route, headers: &HeaderMap, body: Sent) -> Response {
+    async fn answer(&self, route: Route, headers: &HeaderMap, body: Body) -> Response {
         if from_browser(headers) {
-            return plain(StatusCode::FORBIDDEN, Some("User agent not allowed\n"));
+            let refused = plain(StatusCode::FORBIDDEN, Some("User agent not allowed\n"));
+            return unread(body, refused).await;
         }
         if !self.admits(headers) {
-            return calls::refused(&Refusal::Unauthorized);
+            return unread(body, calls::refused(&Refusal::Unauthorized)).await;
         }
         let lease = text_of(headers, &LEASE);
-        let call = calls::make(self, route, body, lease);
+        let call = async { calls::make(self, route, read(body).await, lease).await };
         timeout(CALL_TIMEOUT, call)
             .await
             .unwrap_or_else(|_| timed_out())
@@ -126,20 +128,38 @@ async fn read(body: Body) -> Sent {
     }
 }
 
+/// An answer to a call whose body nobody wants. It is read and dropped all the same: a connection
+/// with an unread body must be closed, and a caller that has sent its next call by then would get no
+/// answer to that.
+async fn unread(body: Body, answer: Response) -> Response {
+    let mut pieces = body.into_data_stream();
+    let drop_all = async {
+        let mut length = 0;
+        while let Some(Ok(piece)) = pieces.next().await {
+            length += piece.len();
+            if length > BODY_MAX {
+                break;
+            }
+        }
+    };
+    // Whoever sends on and on is cut off by the answer.
+    let _ = timeout(BODY_TIMEOUT, drop_all).await;
+    answer
+}
+
 async fn answer(api: Api, request: Request) -> Response {
     let (request, body) = request.into_parts();
-    // Also where nobody wants it: a connection with an unread body must be closed, and a caller that
-    // has sent its next call by then would get no answer.
-    let body = read(body).await;
     let route = match find(&request.method, &request.uri) {
         Found::Route(route) => route,
-        Found::Elsewhere(place) => return moved(&place),
-        Found::NoMethod => return plain(StatusCode::METHOD_NOT_ALLOWED, None),
-        Found::NoPath => return not_found(),
-        Found::NoSense => return malformed(),
+        Found::Elsewhere(place) => return unread(body, moved(&place)).await,
+        Found::NoMethod => {
+            return unread(body, plain(StatusCode::METHOD_NOT_ALLOWED, None)).await;
+        }
+        Found::NoPath => return unread(body, not_found()).await,
+        Found::NoSense => return unread(body, malformed()).await,
     };
     if route == Route::Metrics && !api.metrics.any() {
-        return not_found();
+        return unread(body, not_found()).await;
     }
     let id = api.request_id();
     let mut response = api.answer(route, &request.headers, body).await;

@@ -43,7 +43,9 @@ pub(crate) enum Ride {
     Waits,
     /// The pipe is empty, and the rest is to be done in user space.
     Empty,
-    /// The same, and a pipe may be had as soon as nothing is left in user space.
+    /// The source was reset.
+    Broken,
+    /// The pipe is empty, and a pipe may be had as soon as nothing is left in user space.
     Ready,
 }
 
@@ -120,7 +122,8 @@ impl Express {
         }
     }
 
-    /// Ends of the source and its errors are left to the reader in user space, who meets them again.
+    /// The end of the source is left to the reader in user space, who meets it again. Its errors are
+    /// told: the kernel reports each once, and a reader would see an orderly end.
     fn fill(&mut self, cx: &mut Context<'_>, source: &TcpStream, pipes: &Arc<Pipes>) -> Ride {
         loop {
             match source.poll_read_ready(cx) {
@@ -140,11 +143,21 @@ impl Express {
                     return Ride::Moved;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => {
+                Err(error) if is_refusal(&error) => {
                     self.lane = Lane::Left;
                     return Ride::Empty;
                 }
+                Err(_) => return Ride::Broken,
             }
         }
     }
+}
+
+/// Whether it was the system that refused, and not the source that broke.
+fn is_refusal(error: &io::Error) -> bool {
+    use io::ErrorKind as E;
+    matches!(
+        error.kind(),
+        E::InvalidInput | E::Unsupported | E::PermissionDenied | E::OutOfMemory
+    )
 }

@@ -93,6 +93,10 @@ impl Pump {
             let moved = match self.ride(cx, source, destination, live)? {
                 Ride::Moved => true,
                 Ride::Waits => false,
+                Ride::Broken => {
+                    self.end(Ending::PeerReset, live, gate);
+                    true
+                }
                 // Bytes in user space go first; reading more would keep them coming.
                 Ride::Ready if !self.chain.out.is_empty() => self.write(cx, destination, live)?,
                 Ride::Ready | Ride::Empty => {

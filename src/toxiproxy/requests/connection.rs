@@ -152,6 +152,7 @@ impl ConnectionLog {
                 }
                 _ => {
                     self.give_up(state);
+                    request = 0;
                     Part::Opaque
                 }
             },

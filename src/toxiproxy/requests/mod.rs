@@ -69,7 +69,8 @@ impl RequestLog {
         let limit = limit.unwrap_or(PAGE).clamp(1, PAGE);
         let ring = locked(&self.ring);
         let oldest = ring.rows.front().map_or(ring.last + 1, |row| row.seq);
-        let skip = usize::try_from((position + 1).saturating_sub(oldest)).unwrap_or(usize::MAX);
+        let skip = usize::try_from(position.saturating_add(1).saturating_sub(oldest))
+            .unwrap_or(usize::MAX);
         let (mut rows, mut next) = (Vec::new(), position.max(oldest - 1));
         for row in ring.rows.iter().skip(skip) {
             if rows.len() == limit {

@@ -10,6 +10,7 @@ use crate::toxiproxy::wire;
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     connections: AtomicU64,
+    touched: AtomicU64,
     delayed: Volume,
     held: Volume,
     dropped: Volume,
@@ -37,6 +38,7 @@ impl Counters {
     /// Counts a connection that this toxic resets before it is dialled, and its requests.
     pub(crate) fn reset_at_opening(&self, requests: u64) {
         self.connections.fetch_add(1, Relaxed);
+        self.touched.fetch_add(1, Relaxed);
         self.reset.fetch_add(1, Relaxed);
         self.requests.fetch_add(requests, Relaxed);
     }
@@ -44,6 +46,7 @@ impl Counters {
     /// Counts a connection whose opening waits for a time.
     pub(crate) fn opening_delayed(&self) {
         self.connections.fetch_add(1, Relaxed);
+        self.touched.fetch_add(1, Relaxed);
         self.delayed.add(0);
     }
 
@@ -51,6 +54,7 @@ impl Counters {
     pub(crate) fn read(&self) -> wire::ToxicStats {
         wire::ToxicStats {
             connections: self.connections.load(Relaxed),
+            touched: self.touched.load(Relaxed),
             delayed_chunks: self.delayed.chunks.load(Relaxed),
             delayed_bytes: self.delayed.bytes.load(Relaxed),
             held_chunks: self.held.chunks.load(Relaxed),
@@ -70,6 +74,7 @@ impl Counters {
 pub(crate) struct Tally {
     counters: Arc<Counters>,
     counted_request: u64,
+    has_touched: bool,
 }
 
 impl Tally {
@@ -78,10 +83,11 @@ impl Tally {
         Self {
             counters,
             counted_request: 0,
+            has_touched: false,
         }
     }
 
-    /// The toxic acts on this connection.
+    /// The toxic is in force on this connection, which need not mean that it does anything.
     pub(crate) fn connection(&self) {
         self.counters.connections.fetch_add(1, Relaxed);
     }
@@ -104,21 +110,25 @@ impl Tally {
     /// The piece is cut up or altered.
     pub(crate) fn changed(&mut self, piece: &Piece) {
         self.counters.changed.fetch_add(1, Relaxed);
+        self.touch();
         self.request(piece.request);
     }
 
     /// The toxic acts on this request.
     pub(crate) fn acts_on(&mut self, request: u64) {
+        self.touch();
         self.request(request);
     }
 
     /// The toxic closes the connection.
-    pub(crate) fn closed(&self) {
+    pub(crate) fn closed(&mut self) {
+        self.touch();
         self.counters.closed.fetch_add(1, Relaxed);
     }
 
     /// The toxic resets the connection.
-    pub(crate) fn reset(&self) {
+    pub(crate) fn reset(&mut self) {
+        self.touch();
         self.counters.reset.fetch_add(1, Relaxed);
     }
 
@@ -127,7 +137,16 @@ impl Tally {
         numbers.into_iter().for_each(|number| self.request(number));
     }
 
+    /// Counts the connection once, with the first thing that is done to it.
+    fn touch(&mut self) {
+        if !self.has_touched {
+            self.has_touched = true;
+            self.counters.touched.fetch_add(1, Relaxed);
+        }
+    }
+
     fn count(&mut self, item: &Item, volume: fn(&Counters) -> &Volume) {
+        self.touch();
         match item {
             Item::Data(piece) => {
                 volume(&self.counters).add(piece.data.len());

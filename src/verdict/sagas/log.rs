@@ -1,5 +1,7 @@
 //! What is wrong with the log of one saga that is final.
 
+use std::collections::BTreeMap;
+
 use crate::evidence::records::SagaStep;
 use crate::evidence::{Saga, SagaState, StepPhase};
 use crate::plan::system::SagaPlan;
@@ -65,17 +67,18 @@ fn committed(step: &str, lines: &[&SagaStep], faults: &mut Vec<LogFault>) {
 /// A step may have had an effect unless each of its attempts is known to have done nothing: a
 /// refusal says nothing about an earlier attempt that was never answered.
 fn may_have_happened(lines: &[&SagaStep]) -> bool {
-    let mut is_out = false;
+    // By owner and attempt: whether it is known to have done nothing.
+    let mut attempts: BTreeMap<(u64, u32), bool> = BTreeMap::new();
     for line in lines {
-        match line.phase {
-            StepPhase::Done | StepPhase::Unknown => return true,
-            StepPhase::Started if is_out => return true,
-            StepPhase::Started => is_out = true,
-            StepPhase::Failed => is_out = false,
-            StepPhase::UndoStarted | StepPhase::Undone | StepPhase::UndoFailed => {}
-        }
+        let harmless = match line.phase {
+            StepPhase::Done => return true,
+            StepPhase::Started | StepPhase::Unknown => false,
+            StepPhase::Failed => true,
+            StepPhase::UndoStarted | StepPhase::Undone | StepPhase::UndoFailed => continue,
+        };
+        attempts.insert((line.epoch, line.attempt), harmless);
     }
-    is_out
+    attempts.values().any(|harmless| !harmless)
 }
 
 fn compensated(step: &str, lines: &[&SagaStep], plan: &SagaPlan, faults: &mut Vec<LogFault>) {

@@ -49,6 +49,18 @@ async fn plain_bytes_go_inside_the_kernel_after_a_while_and_are_counted() {
 }
 
 #[tokio::test]
+async fn reset_of_a_spliced_connection_arrives_as_a_reset() {
+    let link = Link::new().await;
+    let (mut caller, mut callee) = link.connect().await;
+    carry(&mut callee, &mut caller, 0, LENGTH).await;
+    callee.set_zero_linger().unwrap();
+    drop(callee);
+    let (bytes, error) = read_end(&mut caller).await;
+    assert!(bytes.is_empty());
+    assert_eq!(error, Some(std::io::ErrorKind::ConnectionReset));
+}
+
+#[tokio::test]
 async fn toxic_on_a_spliced_connection_acts_at_once_and_loses_nothing() {
     let link = Link::new().await;
     let (mut caller, mut callee) = link.connect().await;

@@ -184,6 +184,7 @@ impl Strange {
                     "//",
                     "/stats",
                     "/requests?after=-1",
+                    "/requests?after=18446744073709551615",
                     "/lease/x",
                     "/version",
                 ])
@@ -248,11 +249,11 @@ async fn strange_calls_are_answered_and_leave_the_server_as_it_was() {
             // The only faults of the server's own are addresses that it cannot listen on.
             let text = within(&told, answer.text()).await;
             let text = text.map_err(reqwest::Error::without_url).expect(&told);
-            assert!(
-                status != 503
-                    && (status < 500 || text.contains("listen") || text.contains("address")),
-                "{told}: {status} {text}"
-            );
+            let is_address = ["listen", "address", "lookup"]
+                .iter()
+                .any(|it| text.contains(it));
+            let is_fine = status < 500 || (status == 500 && is_address);
+            assert!(is_fine, "{told}: {status} {text:.200}");
             calls += 1;
         }
         clean(&http, &server.api).await;
