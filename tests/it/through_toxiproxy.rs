@@ -8,7 +8,7 @@ use chaos_harness::toxiproxy::client::Client;
 use chaos_harness::toxiproxy::wire::{Proxy, Stream, Toxic};
 use rustix::process::Signal;
 
-use crate::scene::{PAIR, Scene};
+use crate::scene::{PAIR, Scene, send};
 use crate::support::{SOON, chaos, eventually, until_some};
 
 const SCENARIO: &str = "
@@ -123,6 +123,27 @@ fn server_that_does_not_answer_is_named_with_what_to_do() {
         4,
         &["reach the Toxiproxy at http://127.0.0.1:1", "start it"],
     );
+}
+
+#[test]
+fn server_that_hangs_is_remembered_until_what_was_left_there_is_gone() {
+    let shared = Shared::start();
+    let server = i32::try_from(shared.server.id()).expect("a pid");
+    let scene = Scene::new(PAIR, SCENARIO);
+    let running = scene.start_with(&["--toxiproxy", &shared.url]);
+    running.await_event("fault-applied", "slow");
+    send(server, Signal::STOP);
+    running.signal(Signal::INT);
+    let done = running.end();
+    assert!(done.text.contains("left behind"), "{}", done.text);
+    let lock = done.folder().join("run.lock");
+    assert!(lock.exists(), "the next start must find it");
+    let told = scene.chaos(&["clean"]).end();
+    told.ends(4, &["left in spite of all", "proxies `chaos-"]);
+    send(server, Signal::CONT);
+    scene.chaos(&["clean"]).end().ends(0, &["cleared"]);
+    assert!(!lock.exists());
+    shared.assert_as_before();
 }
 
 #[test]

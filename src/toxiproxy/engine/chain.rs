@@ -8,7 +8,7 @@ use super::draws::Draws;
 use super::set::{ToxicSet, ToxicSpec};
 use crate::toxiproxy::clock::Nanos;
 use crate::toxiproxy::toxics::{
-    Ending, Inbox, Item, Removal, SMALL_ROOM, Scene, Stage, Step, Tally,
+    Ending, Inbox, Item, Removal, Role, SMALL_ROOM, Scene, Stage, Step, Tally,
 };
 use crate::toxiproxy::wire::Stream;
 
@@ -72,7 +72,8 @@ impl Chain {
         loop {
             let (mut moved, mut wake_at) = (false, None);
             for place in (0..self.slots.len()).rev() {
-                while self.room_after(place) {
+                // A reset asks nobody for room: not even a peer who does not read.
+                while self.room_after(place) || self.slots[place].resets() {
                     match self.slots[place].step(now, open) {
                         Step::Pass(item) => {
                             moved = true;
@@ -183,6 +184,11 @@ impl Slot {
         };
         slot.start_if_hit();
         slot
+    }
+
+    /// Whether it ends the connection whatever comes.
+    fn resets(&self) -> bool {
+        self.stage.is_some() && self.spec.kind.role == Role::Reset
     }
 
     fn start_if_hit(&mut self) {

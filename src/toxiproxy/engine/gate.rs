@@ -188,8 +188,12 @@ impl Gate {
                 return Some(wait.due);
             }
             let (_, item) = self.waiting.pop_front()?;
-            if let Some(item) = item {
+            if let Some(mut item) = item {
                 self.weight -= Inbox::weigh(&item);
+                // It may go before it was due, and what follows must not wait for that time.
+                if let Item::Data(piece) = &mut item {
+                    piece.at = piece.at.min(around.now);
+                }
                 chain.accept(item);
             }
         }

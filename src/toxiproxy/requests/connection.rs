@@ -16,6 +16,8 @@ const OPEN_MAX: usize = 1024;
 
 /// Bytes of a path that are kept.
 const PATH_MAX: usize = 512;
+/// Longest method that is kept.
+const METHOD_MAX: usize = 32;
 
 /// Some of the bytes given to [`ConnectionLog::entered`], and to what they belong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -181,8 +183,8 @@ impl ConnectionLog {
             arrived: None,
             first_byte: None,
             ended: None,
-            method: head.method.clone(),
-            path: cut_path(head.path()),
+            method: cut(&head.method, METHOD_MAX),
+            path: cut(head.path(), PATH_MAX),
             key: self
                 .correlate
                 .as_deref()
@@ -411,8 +413,8 @@ fn join(spans: &mut Vec<Span>, span: Span) {
     }
 }
 
-fn cut_path(path: &str) -> String {
-    let end = (0..=PATH_MAX.min(path.len()))
+fn cut(path: &str, most: usize) -> String {
+    let end = (0..=most.min(path.len()))
         .rev()
         .find(|end| path.is_char_boundary(*end));
     path[..end.unwrap_or(0)].to_owned()

@@ -1,5 +1,6 @@
-//! `reset` (extension): resets live connections at once, and new ones as soon as they have said
-//! something. The upstream hears nothing of them: a host that is up and whose service is not.
+//! `reset` (extension): resets live connections at once, and new ones too: where the proxy reads
+//! requests, once the first has come. The upstream hears nothing of them: a host that is up and whose
+//! service is not.
 
 use super::{Attributes, Inbox, Kind, Role, SMALL_ROOM, Scene, Stage, Step};
 use crate::toxiproxy::clock::Nanos;

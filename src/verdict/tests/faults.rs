@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::super::context::{Context, Span};
 use super::super::testing::*;
-use crate::evidence::{CallEnd, Event};
+use crate::evidence::{CallEnd, Event, SourceState};
 use crate::plan::fault::{Distribution, Down};
 use crate::plan::property::*;
+use crate::plan::system::RecordKind;
 use crate::plan::{Direction, FaultEffect, LinkEffect, LinkName, ProcessEffect, ServiceName};
 
 fn errors() -> Property {
@@ -132,6 +133,90 @@ fn a_link_with_a_probe_is_back_when_the_probe_was_answered() {
     run.is_inconclusive(errors(), "was not answered after `psp-silent`");
     run.add(OFF + 11 * S, probed(Some(20)));
     run.passes(errors());
+}
+
+/// The same run through somebody's Toxiproxy, which counts nothing: `payments` tells of its calls.
+fn through_a_toxiproxy() -> Run {
+    let mut run = Run::healthy();
+    run.plan.toxiproxy = Some("http://127.0.0.1:8474".into());
+    run.change_events(|event| {
+        if let Event::FaultLifted { bites, .. } = event {
+            bites.clear();
+        }
+    });
+    let attempts = source("payments-attempts", RecordKind::Call, "payments");
+    let state = SourceState {
+        rows: 1,
+        lost: 0,
+        error: None,
+    };
+    run.evidence.sources.insert(attempts.name.clone(), state);
+    for it in run.evidence.calls.iter_mut().filter(|it| it.link == psp()) {
+        it.source = attempts.name.clone();
+    }
+    run.plan.system.evidence.push(attempts);
+    run
+}
+
+#[test]
+fn through_a_toxiproxy_the_callers_word_shows_the_bite() {
+    let mut run = through_a_toxiproxy();
+    run.passes(errors());
+    run.source_lost("payments-attempts");
+    run.is_inconclusive(errors(), "evidence `payments-attempts` lost 3 rows");
+    let mut run = through_a_toxiproxy();
+    run.plan.system.evidence.pop();
+    run.is_inconclusive(errors(), "nobody tells what crossed `payments -> psp`");
+    let mut run = through_a_toxiproxy();
+    run.add(
+        OFF,
+        Event::ServiceSpawned {
+            service: ServiceName::new("payments"),
+            pid: 7,
+            incarnation: 2,
+        },
+    );
+    run.is_inconclusive(errors(), "`payments` was started again and had forgotten");
+}
+
+#[test]
+fn callers_who_give_up_now_and_then_show_no_bite() {
+    let mut run = through_a_toxiproxy();
+    for (n, it) in run.evidence.calls.iter_mut().enumerate() {
+        it.end = match n % 3 {
+            0 => CallEnd::ClosedByCaller,
+            _ => CallEnd::Answered,
+        };
+    }
+    run.is_inconclusive(errors(), "did not bite");
+}
+
+#[test]
+fn two_who_saw_the_same_calls_are_one_witness() {
+    let mut run = through_a_toxiproxy();
+    let callee = source("psp-arrivals", RecordKind::Call, "psp");
+    let mut seen_twice: Vec<_> = run.evidence.calls.clone();
+    seen_twice.retain(|it| it.link == psp());
+    for it in &mut seen_twice {
+        it.source = callee.name.clone();
+    }
+    run.evidence.calls.extend(seen_twice);
+    run.plan.system.evidence.push(callee);
+    let retries = Property::Retries(Retries {
+        link: psp(),
+        window: during(),
+        amplification_at_most: Some(1.2),
+        peak_at_most: None,
+        attempts_at_most: None,
+        deadline: Duration::from_secs(5),
+        jitter: false,
+    });
+    let verdict = run.passes(retries);
+    assert!(
+        verdict.why.contains("(weaker witness: payments-attempts)"),
+        "{}",
+        verdict.why
+    );
 }
 
 fn process(effect: ProcessEffect) -> Run {

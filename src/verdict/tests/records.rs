@@ -195,6 +195,11 @@ fn a_refusal_says_nothing_about_an_earlier_attempt_that_was_never_answered() {
     saga.steps
         .insert(5, step("charge", StepPhase::Failed, at, 2));
     run.fails(sagas(0), "1 saga compensated with an effect left: o1200");
+    // The same attempt, asked about and refused after all, is another matter.
+    for line in &mut run.evidence.sagas[1200].steps {
+        line.epoch = 1;
+    }
+    run.passes(sagas(0));
 }
 
 #[test]

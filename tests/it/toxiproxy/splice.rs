@@ -84,6 +84,20 @@ async fn toxic_on_a_spliced_connection_acts_at_once_and_loses_nothing() {
 }
 
 #[tokio::test]
+async fn reset_reaches_a_connection_whose_caller_does_not_read() {
+    let link = Link::new().await;
+    let (caller, mut callee) = link.connect().await;
+    link.set(&[toxic("noop", Stream::Downstream)]).await;
+    let sender = tokio::spawn(async move { callee.write_all(&payload(0, 12 * LENGTH)).await });
+    let stuck = |stats: &ProxyStats| stats.bytes.downstream_received > sum(stats);
+    link.stats_when("bytes to be stuck", stuck).await;
+    link.set(&[toxic("reset", Stream::Downstream)]).await;
+    let sent = within("the callee to hear of it", sender).await.unwrap();
+    assert!(sent.is_err(), "{sent:?}");
+    drop(caller);
+}
+
+#[tokio::test]
 async fn bytes_in_the_pipe_arrive_before_what_a_toxic_lets_through() {
     let link = Link::new().await;
     let (mut caller, mut callee) = link.connect().await;
