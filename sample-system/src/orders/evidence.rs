@@ -21,6 +21,7 @@ type App = State<(Arc<Shop>, Evidence)>;
 pub(super) fn routes(shop: &Arc<Shop>, evidence: Evidence) -> Router {
     Router::new()
         .route("/internal/sagas", get(sagas))
+        .route("/internal/sagas/open", get(open))
         .route("/internal/sagas/{id}/log", get(log))
         .route("/internal/sagas/{id}/retry", post(retry))
         .route("/internal/events/{aggregate}", get(events))
@@ -62,6 +63,15 @@ async fn sagas(
         rows.push((seq, saga(row, &mut steps)?));
     }
     Ok(evidence.page("sagas", rows))
+}
+
+/// How many sagas are not final: what is asked for while the system is at work, and so costs it next to
+/// nothing.
+async fn open(State((shop, evidence)): App) -> Result<Json<Value>, ApiError> {
+    let count = sql("SELECT count(*) AS open FROM saga WHERE state IN ('RUNNING', 'COMPENSATING')");
+    let row = shop.view.row(count).await?;
+    let open = row.map_or(Ok(0), |row| row.try_get::<i64, _>("open"));
+    Ok(evidence.answer(json!({ "open": open.map_err(StoreError::from)? })))
 }
 
 fn saga(row: &Row, steps: &mut HashMap<String, Vec<Value>>) -> Result<Value, StoreError> {
