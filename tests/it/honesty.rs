@@ -54,6 +54,21 @@ fn fault_too_weak_to_be_felt_proves_nothing() {
 }
 
 #[test]
+fn fault_that_is_there_and_does_nothing_proves_nothing() {
+    let expect = "{ errors: { operation: call, during: broken, at-most: 10% } }";
+    let scenario = scenario(
+        "link: caller -> callee, inject: { limit-data: 1GiB }",
+        expect,
+    );
+    let done = Scene::new(PAIR, &scenario).run();
+    is_inconclusive(
+        &done,
+        "did not bite: it touched 0 requests on caller -> callee",
+        "stronger",
+    );
+}
+
+#[test]
 fn percentile_of_a_step_that_was_mostly_skipped_proves_nothing() {
     // The plan expects 100 of `second`. While the callee is silent, every `first` is refused, and
     // who was refused goes no further.

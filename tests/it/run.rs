@@ -149,6 +149,8 @@ expect: { judged: { errors: { operation: call, during: slow, at-most: 10% } } }
     assert_eq!(probed["event"]["link"], "caller -> callee", "{probed}");
     assert_eq!(probed["event"]["detail"], "status 200", "{probed}");
     assert!(probed["event"]["took-ms"].is_u64(), "{probed}");
+    let calls = fs::read_to_string(done.folder().join("records/call.jsonl")).expect("calls");
+    assert!(!calls.contains("/health/ready"), "it is nobody's traffic");
 }
 
 #[test]

@@ -64,7 +64,7 @@ pub(super) async fn charge(
             let result = store_result(&app, &context, &wish, &reply).await;
             stored(&wish.order_id, result)
         }
-        Err(error) if error.unknown => Ok(unknown(&wish.order_id, &error).into_response()),
+        Err(error) if error.unknown => Ok(unknown(&wish.order_id, &error)),
         Err(error) => Err(ApiError::from(error)),
     }
 }

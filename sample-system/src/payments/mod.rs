@@ -22,7 +22,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use crate::kit::edge::{Edge, EdgeError, EdgePolicy};
+use crate::kit::edge::{Edge, EdgePolicy};
 use crate::kit::error::ApiError;
 use crate::kit::evidence::{Evidence, Page};
 use crate::kit::killpoint::KillPoints;
@@ -92,12 +92,10 @@ async fn list(State(app): State<App>, page: Page) -> Result<Json<Value>, ApiErro
 }
 
 /// 202: it may have happened. Ask again with the same key.
-fn unknown(order: &str, error: &EdgeError) -> (http::StatusCode, Json<Value>) {
+fn unknown(order: &str, error: &dyn std::error::Error) -> Response {
     tracing::warn!(order, %error, "outcome at the provider is unknown");
-    (
-        http::StatusCode::ACCEPTED,
-        Json(json!({ "order_id": order, "state": "UNKNOWN" })),
-    )
+    let body = json!({ "order_id": order, "state": "UNKNOWN" });
+    (http::StatusCode::ACCEPTED, Json(body)).into_response()
 }
 
 /// What could not be stored after the provider had done it is unknown to the caller, never refused:
@@ -105,9 +103,7 @@ fn unknown(order: &str, error: &EdgeError) -> (http::StatusCode, Json<Value>) {
 fn stored(order: &str, stored: Result<Response, ApiError>) -> Result<Response, ApiError> {
     match stored {
         Err(error) if error.status == http::StatusCode::SERVICE_UNAVAILABLE => {
-            tracing::warn!(order, %error, "done at the provider, not stored yet");
-            let body = json!({ "order_id": order, "state": "UNKNOWN" });
-            Ok((http::StatusCode::ACCEPTED, Json(body)).into_response())
+            Ok(unknown(order, &error))
         }
         stored => stored,
     }

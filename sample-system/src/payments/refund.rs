@@ -43,7 +43,7 @@ pub(super) async fn refund(
             let message = "the provider refused the refund";
             Err(ApiError::new(http::StatusCode::BAD_GATEWAY, "provider-refused", message).by("psp"))
         }
-        Err(error) if error.unknown => Ok(unknown(&order, &error).into_response()),
+        Err(error) if error.unknown => Ok(unknown(&order, &error)),
         Err(error) => Err(ApiError::from(error)),
     }
 }

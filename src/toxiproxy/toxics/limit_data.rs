@@ -68,9 +68,11 @@ mod tests {
         let mut bench = Bench::new("limit_data", r#"{"bytes":5}"#);
         bench.send(0, "abc");
         assert_eq!(bench.run(0), "abc");
+        assert_eq!(bench.stats().touched, 0, "it has done nothing yet");
         bench.send(0, "defg");
         assert_eq!(bench.run(0), "de|CLOSE");
         assert_eq!(bench.stats().dropped_bytes, 2);
+        assert_eq!(bench.stats().touched, 1);
     }
 
     #[test]
