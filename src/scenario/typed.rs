@@ -86,7 +86,7 @@ impl de::Error for ShapeError {
     fn invalid_type(found: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
         Self::new(Mistake::Type {
             found: words(&found),
-            expected: expected.to_string(),
+            expected: plain(&expected.to_string()),
         })
     }
 
@@ -119,6 +119,22 @@ fn words(found: &Unexpected<'_>) -> String {
         Unexpected::Map => "a mapping".into(),
         other => other.to_string(),
     }
+}
+
+/// What the library expects, in words that a reader of YAML knows.
+fn plain(expected: &str) -> String {
+    let words = match expected {
+        "u8" => "a whole number (0 to 255)",
+        "u16" => "a whole number (0 to 65535)",
+        "u32" => "a whole number (0 to 4294967295)",
+        "u64" | "usize" => "a whole number (0 or more)",
+        "i8" | "i16" | "i32" | "i64" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a boolean" => "`true` or `false`",
+        "a string" => "a text",
+        other => other,
+    };
+    words.to_owned()
 }
 
 /// Reads one node. `at` is where mistakes about a whole mapping or list are shown: its key.

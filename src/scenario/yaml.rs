@@ -96,9 +96,16 @@ fn diagnose(error: &serde_saphyr::Error, text: &str, file: u32) -> Diagnostic {
         | E::AliasReplayStackDepthExceeded { .. }
         | E::AliasReplayCounterOverflow { .. }
         | E::MultipleDocuments { .. } => shape::over_budget(span, &sentence(error)),
-        _ => shape::syntax(span, &sentence(error)),
+        _ => match sentence(error) {
+            // The scanner's own limit, which the library hands on as text only.
+            why if why == TOO_DEEP => shape::over_budget(span, &why),
+            why => shape::syntax(span, &why),
+        },
     }
 }
+
+/// What the scanner says of lists in lists in lists.
+const TOO_DEEP: &str = "recursion limit exceeded";
 
 /// The library's own words, without the place that stands beside them anyway.
 fn sentence(error: &serde_saphyr::Error) -> String {

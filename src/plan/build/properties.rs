@@ -112,11 +112,22 @@ impl Builder<'_> {
     }
 
     pub(super) fn check_n(&mut self, span: Span, expected: &Expected, why: &str) {
-        // After a quantity that does not read, a count says nothing.
-        let sound = self.mistakes.iter().all(|m| m.id != meaning::BAD_QUANTITY);
-        if sound && expected.n < expected.n_min {
+        if self.sound() && expected.n < expected.n_min {
             self.mistake(meaning::too_few(span, expected.n, expected.n_min, why));
         }
+    }
+
+    /// A limit beyond what can happen.
+    pub(super) fn never_fails(&mut self, span: Span, why: &str, help: &str) {
+        if self.sound() {
+            self.mistake(meaning::never_fails(span, why, help));
+        }
+    }
+
+    /// Whether every quantity so far could be read: after one that could not, what follows from
+    /// several of them says nothing.
+    fn sound(&self) -> bool {
+        self.mistakes.iter().all(|m| m.id != meaning::BAD_QUANTITY)
     }
 
     fn errors(&mut self, file: &ErrorsFile, span: Span, plan: &Plan) -> Option<Built> {
@@ -126,11 +137,7 @@ impl Builder<'_> {
         if at_most >= 1.0 {
             let why = "no more than all operations can fail";
             let limit = file.at_most.0.span;
-            self.mistake(meaning::never_fails(
-                limit,
-                why,
-                "choose a limit below 100%",
-            ));
+            self.never_fails(limit, why, "choose a limit below 100%");
         }
         let accepted = file.accepted.as_ref();
         let accepted_at_most = accepted.map(|accepted| self.share(&accepted.at_most));
@@ -177,7 +184,7 @@ impl Builder<'_> {
                 let bound = duration_text(bound);
                 let why = format!("no operation lasts longer than its time-out of {bound}");
                 let help = format!("choose a limit below {bound}, or a longer `timeout`");
-                self.mistake(meaning::never_fails(at, &why, &help));
+                self.never_fails(at, &why, &help);
             }
             limits.push(QuantileLimit { quantile, limit });
         }
@@ -223,7 +230,7 @@ impl Builder<'_> {
         }
         if at_least <= 0.0 && self.mistakes.iter().all(|m| m.span != Some(limit)) {
             let why = "goodput is never below nothing";
-            self.mistake(meaning::never_fails(limit, why, "choose a limit above 0%"));
+            self.never_fails(limit, why, "choose a limit above 0%");
         }
         let (operation, window) = (operation?, window?);
         let n = operations_in(plan, &window, Some(&operation));
@@ -267,7 +274,7 @@ impl Builder<'_> {
             let why = format!("the load gives up after {bound}");
             let help = format!("choose a limit below {bound}, or a longer `timeout`");
             let at = file.longer_than.0.span;
-            self.mistake(meaning::never_fails(at, &why, &help));
+            self.never_fails(at, &why, &help);
         }
         let window = window?;
         let n = operations_in(plan, &window, operation.as_ref());
