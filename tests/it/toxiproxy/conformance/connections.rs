@@ -11,14 +11,14 @@ use super::super::{address, echo, read_end, read_exact, within};
 use super::{Kind, Request, Server, on_each};
 
 /// A proxy named `a` of a server, to an upstream that the test plays.
-struct Link<'a> {
+pub(super) struct Link<'a> {
     server: &'a Server,
     upstream: TcpListener,
     listen: String,
 }
 
 impl<'a> Link<'a> {
-    async fn new(server: &'a Server) -> Self {
+    pub(super) async fn new(server: &'a Server) -> Self {
         Self::on(server, "127.0.0.1:0").await
     }
 
@@ -34,7 +34,7 @@ impl<'a> Link<'a> {
     }
 
     /// Both ends of a connection that is known to carry bytes both ways.
-    async fn connect(&self) -> (TcpStream, TcpStream) {
+    pub(super) async fn connect(&self) -> (TcpStream, TcpStream) {
         let (mut caller, mut callee) = self.dial().await;
         caller.write_all(b"?").await.unwrap();
         assert_eq!(read_exact(&mut callee, 1).await, "?");
@@ -44,7 +44,7 @@ impl<'a> Link<'a> {
     }
 
     /// Both ends of a connection that was just dialled.
-    async fn dial(&self) -> (TcpStream, TcpStream) {
+    pub(super) async fn dial(&self) -> (TcpStream, TcpStream) {
         let port = self.listen.rsplit_once(':').unwrap().1;
         let caller = TcpStream::connect(format!("127.0.0.1:{port}"));
         let caller = caller.await.unwrap();
@@ -59,14 +59,26 @@ impl<'a> Link<'a> {
     }
 
     /// Adds a toxic named `t` to answers.
-    async fn add(&self, kind: &str, attributes: serde_json::Value) {
-        let toxic = json!({ "name": "t", "type": kind, "attributes": attributes });
+    pub(super) async fn add(&self, kind: &str, attributes: serde_json::Value) {
+        self.add_named("t", kind, attributes).await;
+    }
+
+    pub(super) async fn add_named(&self, name: &str, kind: &str, attributes: serde_json::Value) {
+        let toxic = json!({ "name": name, "type": kind, "attributes": attributes });
         self.server
             .done("POST", "/proxies/a/toxics", &toxic.to_string())
             .await;
     }
 
-    async fn remove(&self) {
+    /// Changes attributes of the toxic named `t`.
+    pub(super) async fn update(&self, attributes: serde_json::Value) {
+        let toxic = json!({ "attributes": attributes });
+        self.server
+            .done("PATCH", "/proxies/a/toxics/t", &toxic.to_string())
+            .await;
+    }
+
+    pub(super) async fn remove(&self) {
         self.server.done("DELETE", "/proxies/a/toxics/t", "").await;
     }
 
@@ -457,7 +469,7 @@ async fn peers_are_asked_whether_they_are_there() {
 }
 
 /// Waits until a byte of the callee was acknowledged and is no longer in any queue.
-async fn wait_until_read(link: &Link<'_>, callee: &TcpStream) {
+pub(super) async fn wait_until_read(link: &Link<'_>, callee: &TcpStream) {
     let proxied = callee.peer_addr().unwrap().port();
     let upstream = address(&link.upstream).port();
     within("the byte to be read", async {

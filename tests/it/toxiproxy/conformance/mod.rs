@@ -9,6 +9,7 @@ mod client;
 mod connections;
 mod differences;
 mod process;
+mod timing;
 mod transcript;
 
 use std::net::{Ipv4Addr, SocketAddr};
