@@ -4,13 +4,14 @@
 //! the real one. They take turns within each round, so that a noisy machine hits all of them alike, and what
 //! is printed are medians over the rounds. The figure to trust is CPU per byte of the proxy's own process.
 //!
-//! Words after `--` choose: `throughput`, `rtt`, `connections`, `memory` (default: all), `quick` (one small
+//! Words after `--` choose: `throughput`, `rtt`, `connections`, `delays`, `memory` (default: all), `quick` (one small
 //! round), `rounds=N` (default 10), `idle=N` (default 10000 connections).
 #![expect(
     clippy::print_stdout,
     reason = "the numbers are the output of a benchmark"
 )]
 
+mod delays;
 mod measure;
 mod peer;
 mod subject;
@@ -40,7 +41,7 @@ impl Asked {
     }
 
     fn wants(&self, measure: &str) -> bool {
-        let all = ["throughput", "rtt", "connections", "memory"];
+        let all = ["throughput", "rtt", "connections", "delays", "memory"];
         self.has(measure) || !all.iter().any(|name| self.has(name))
     }
 }
@@ -90,7 +91,12 @@ async fn compare(asked: &Asked, files: u64) {
             }
         }
     }
-    print(&subjects, &figures, rounds);
+    if !figures.is_empty() {
+        print(&subjects, &figures, rounds);
+    }
+    if asked.wants("delays") {
+        compare_delays(&subjects, rounds, size.delays).await;
+    }
     if asked.wants("memory") {
         // Both ends of each connection are in this process, and both in the proxy.
         let fit = usize::try_from(files.saturating_sub(500) / 2).unwrap_or(usize::MAX);
@@ -106,6 +112,47 @@ async fn compare(asked: &Asked, files: u64) {
                 subject.name
             );
         }
+    }
+}
+
+/// How far the delays of each timing toxic are off, over all rounds.
+async fn compare_delays(subjects: &[Subject], rounds: usize, each: usize) {
+    // Toxics make no difference between our two ways: both are in user space then.
+    let own = subjects.iter().find(|subject| subject.is_proxy());
+    let real = subjects.last().filter(|subject| subject.is_real());
+    let both: Vec<(&str, &Subject)> = own
+        .map(|own| ("ours", own))
+        .into_iter()
+        .chain(real.map(|real| (real.name, real)))
+        .collect();
+    let mut errors: BTreeMap<(&'static str, usize), Vec<f64>> = BTreeMap::new();
+    let mut echoes: BTreeMap<usize, Figures> = BTreeMap::new();
+    for _ in 0..rounds {
+        for timed in &delays::ALL {
+            for (place, (_, subject)) in both.iter().enumerate() {
+                let seen = timed.errors(subject, each).await;
+                let all = errors.entry((timed.kind(), place)).or_default();
+                all.extend(seen);
+            }
+        }
+        for (place, (_, subject)) in both.iter().enumerate() {
+            let took = delays::large_echo(subject).await;
+            echoes.entry(place).or_default().push(took);
+        }
+    }
+    println!("how far delays of 50 ms are off, ms, over {rounds} rounds in turn");
+    for ((kind, place), errors) in &errors {
+        println!(
+            "  {kind:<12} {:<15} p50 {:>7.3}  p99 {:>7.3}  n {}",
+            both[*place].0,
+            measure::quantile(errors, 0.5),
+            measure::quantile(errors, 0.99),
+            errors.len()
+        );
+    }
+    println!("echo of 8 MB through latency 200, s");
+    for (place, figures) in &echoes {
+        println!("  {:<15} {:>7.3}", both[*place].0, figures.median());
     }
 }
 

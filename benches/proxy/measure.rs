@@ -1,5 +1,6 @@
 //! The measurements, each on one subject.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use chaos_harness::evidence::clock::mono_ns;
@@ -17,6 +18,8 @@ pub(crate) struct Size {
     bytes: u64,
     round_trips: usize,
     connections: usize,
+    /// Of each toxic, by each caller.
+    pub(crate) delays: usize,
 }
 
 impl Size {
@@ -26,6 +29,7 @@ impl Size {
             bytes: 1 << 30,
             round_trips: 5_000,
             connections: 2_000,
+            delays: 20,
         }
     }
 
@@ -35,6 +39,7 @@ impl Size {
             bytes: 1 << 26,
             round_trips: 300,
             connections: 100,
+            delays: 3,
         }
     }
 }
@@ -53,33 +58,34 @@ impl Figures {
     }
 }
 
-fn quantile(figures: &[f64], share: f64) -> f64 {
+/// The value below which a share of them lies.
+pub(crate) fn quantile(figures: &[f64], share: f64) -> f64 {
     let mut sorted = figures.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
     let place = ((sorted.len().saturating_sub(1)) as f64 * share).round() as usize;
     sorted.get(place).copied().unwrap_or(f64::NAN)
 }
 
-async fn within<T>(future: impl Future<Output = std::io::Result<T>>) -> T {
+pub(crate) async fn within<T>(future: impl Future<Output = std::io::Result<T>>) -> T {
     tokio::time::timeout(PATIENCE, future)
         .await
         .expect("the subject answers in time")
         .expect("the subject keeps the connection")
 }
 
-async fn connect(subject: &Subject) -> TcpStream {
-    let socket = within(TcpStream::connect(subject.address)).await;
+pub(crate) async fn connect(address: SocketAddr) -> TcpStream {
+    let socket = within(TcpStream::connect(address)).await;
     socket.set_nodelay(true).expect("an open socket");
     socket
 }
 
-fn seconds_since(began_ns: u64) -> f64 {
+pub(crate) fn seconds_since(began_ns: u64) -> f64 {
     (mono_ns() - began_ns) as f64 / 1e9
 }
 
 /// MB/s of one connection, and the proxy's CPU seconds per GB.
 pub(crate) async fn throughput(subject: &Subject, size: &Size) -> (f64, f64) {
-    let mut socket = connect(subject).await;
+    let mut socket = connect(subject.address).await;
     let mut order = vec![SEND];
     order.extend_from_slice(&size.bytes.to_be_bytes());
     let (cpu_before, began_ns) = (subject.cpu_s(), mono_ns());
@@ -101,7 +107,7 @@ pub(crate) async fn throughput(subject: &Subject, size: &Size) -> (f64, f64) {
 
 /// Round trips of 64 bytes, one after another: p50 and p99, microseconds.
 pub(crate) async fn rtt(subject: &Subject, size: &Size) -> (f64, f64) {
-    let mut socket = connect(subject).await;
+    let mut socket = connect(subject.address).await;
     within(socket.write_all(&[ECHO])).await;
     let mut bytes = [1; 64];
     let mut times = Vec::with_capacity(size.round_trips);
@@ -118,7 +124,7 @@ pub(crate) async fn rtt(subject: &Subject, size: &Size) -> (f64, f64) {
 pub(crate) async fn connections(subject: &Subject, size: &Size) -> f64 {
     let began_ns = mono_ns();
     for _ in 0..size.connections {
-        let mut socket = connect(subject).await;
+        let mut socket = connect(subject.address).await;
         within(socket.write_all(&[ECHO, 1])).await;
         within(socket.read_u8()).await;
     }
@@ -130,7 +136,7 @@ pub(crate) async fn memory(subject: &Subject, idle: usize) -> (f64, f64) {
     let before = subject.memory_mb();
     let mut open = Vec::with_capacity(idle);
     for _ in 0..idle {
-        let mut socket = connect(subject).await;
+        let mut socket = connect(subject.address).await;
         within(socket.write_all(&[ECHO, 1])).await;
         within(socket.read_u8()).await;
         open.push(socket);

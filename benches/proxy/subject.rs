@@ -19,15 +19,23 @@ pub(crate) struct Subject {
 }
 
 /// A proxy server, ended with this value.
-struct Process(Child);
+struct Process {
+    child: Child,
+    client: Client,
+}
 
 impl Drop for Process {
     fn drop(&mut self) {
         // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
+
+const REAL: &str = "real Toxiproxy";
+
+/// The proxy of every server.
+const PROXY: &str = "bench";
 
 impl Subject {
     /// Direct first, then ours, then the real one if there is one.
@@ -60,7 +68,7 @@ impl Subject {
         );
         if let Some(real) = real_server() {
             let command = [real.as_str(), "-host", "127.0.0.1", "-port"];
-            all.push(Self::start("real Toxiproxy", &command, upstream, &[]).await);
+            all.push(Self::start(REAL, &command, upstream, &[]).await);
         }
         all
     }
@@ -84,22 +92,42 @@ impl Subject {
             .stderr(Stdio::null())
             .spawn()
             .expect("the proxy can be started");
-        let process = Process(child);
         let client = Client::new(&format!("http://127.0.0.1:{port}")).expect("a client");
-        answering(&client).await;
-        let proxy = Proxy::new("bench", "127.0.0.1:0", upstream.to_string());
-        let created = client.create(&proxy).await.expect("a proxy can be created");
-        for toxic in toxics {
-            client
-                .add_toxic("bench", toxic)
-                .await
-                .expect("a toxic can be added");
-        }
-        Self {
+        let process = Process { child, client };
+        answering(&process.client).await;
+        let proxy = Proxy::new(PROXY, "127.0.0.1:0", upstream.to_string());
+        let created = process.client.create(&proxy).await;
+        let created = created.expect("a proxy can be created");
+        let subject = Self {
             name,
             address: created.listen.parse().expect("an address"),
             process: Some(process),
+        };
+        for toxic in toxics {
+            subject.add(toxic).await;
         }
+        subject
+    }
+
+    /// Puts a toxic on it; nothing without a proxy.
+    pub(crate) async fn add(&self, toxic: &Toxic) {
+        if let Some(Process { client, .. }) = &self.process {
+            let added = client.add_toxic(PROXY, toxic).await;
+            added.expect("a toxic can be added");
+        }
+    }
+
+    /// Takes it off again.
+    pub(crate) async fn remove(&self, toxic: &Toxic) {
+        if let Some(Process { client, .. }) = &self.process {
+            let removed = client.remove_toxic(PROXY, &toxic.name).await;
+            removed.expect("a toxic can be removed");
+        }
+    }
+
+    /// Whether it is the real server.
+    pub(crate) fn is_real(&self) -> bool {
+        self.name == REAL
     }
 
     /// Whether it has a process of its own.
@@ -130,7 +158,7 @@ impl Subject {
     }
 
     fn proc_file(&self, name: &str) -> String {
-        let Some(Process(child)) = &self.process else {
+        let Some(Process { child, .. }) = &self.process else {
             return String::new();
         };
         std::fs::read_to_string(format!("/proc/{}/{name}", child.id())).unwrap_or_default()
