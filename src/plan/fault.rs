@@ -176,16 +176,16 @@ pub enum LinkEffect {
     },
 }
 
-/// The toxics of a Toxiproxy 2.12.
-const TOXIPROXY_TYPES: [&str; 8] = [
-    "latency",
-    "bandwidth",
-    "slow_close",
-    "timeout",
-    "reset_peer",
-    "slicer",
-    "limit_data",
-    "noop",
+/// The toxics of a Toxiproxy 2.12, and their attributes.
+const TOXIPROXY_TYPES: [(&str, &[&str]); 8] = [
+    ("latency", &["latency", "jitter"]),
+    ("bandwidth", &["rate"]),
+    ("slow_close", &["delay"]),
+    ("timeout", &["timeout"]),
+    ("reset_peer", &["timeout"]),
+    ("slicer", &["average_size", "size_variation", "delay"]),
+    ("limit_data", &["bytes"]),
+    ("noop", &[]),
 ];
 
 impl LinkEffect {
@@ -215,10 +215,16 @@ impl LinkEffect {
                 "`down: { how: reset }`".into(),
                 "let it refuse: `inject: down`",
             )),
-            Self::Toxic { kind, .. } => {
-                let known = TOXIPROXY_TYPES.contains(&kind.as_str());
-                let what = || format!("the toxic `{kind}`");
-                (!known).then(|| (what(), "choose a type that it has"))
+            Self::Toxic {
+                kind, attributes, ..
+            } => {
+                let Some((_, known)) = TOXIPROXY_TYPES.iter().find(|it| it.0 == kind) else {
+                    return Some((format!("the toxic `{kind}`"), "choose a type that it has"));
+                };
+                let unknown = |name: &&String| !known.contains(&name.as_str());
+                let name = attributes.keys().find(unknown)?;
+                let what = format!("`{name}` of the toxic `{kind}`");
+                Some((what, "leave it out, it would be skipped without a word"))
             }
         }
     }
@@ -243,6 +249,15 @@ impl LinkEffect {
             Self::Down { .. } => "down",
             Self::Toxic { .. } => "toxic",
         }
+    }
+
+    /// Whether requests come to their ordinary end in spite of it, so that callers who do not lose
+    /// their patience know nothing of it.
+    pub fn leaves_requests_whole(&self) -> bool {
+        matches!(
+            self,
+            Self::Bandwidth { .. } | Self::SlowClose { .. } | Self::Slicer { .. }
+        )
     }
 
     /// Whether it acts on whole connections or requests, and so has no direction.

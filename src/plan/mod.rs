@@ -190,11 +190,18 @@ impl Plan {
         let mut told = Vec::new();
         let unseen = |link: &LinkName| self.call_source(link).is_none();
         for fault in &self.faults {
-            if let FaultEffect::Link { links, .. } = &fault.effect {
+            if let FaultEffect::Link { links, effect, .. } = &fault.effect {
                 for link in links.iter().filter(|link| unseen(link)) {
                     told.push(format!(
                         "whether the fault `{}` bit on `{link}`: no source of `call` records of `{}` or `{}`",
                         fault.name, link.from, link.to
+                    ));
+                }
+                if effect.leaves_requests_whole() {
+                    told.push(format!(
+                        "whether the fault `{}` bit, unless callers give up: `{}` shows in no `call` record",
+                        fault.name,
+                        effect.name()
                     ));
                 }
             }

@@ -4,6 +4,8 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
 
+use chaos_harness::plan::{self, BuildOptions};
+use chaos_harness::scenario::{self, LoadOptions};
 use chaos_harness::toxiproxy::client::Client;
 use chaos_harness::toxiproxy::wire::{Proxy, Stream, Toxic};
 use rustix::process::Signal;
@@ -112,6 +114,38 @@ fn fault_beyond_a_toxiproxy_is_refused_before_anything_starts() {
     let done = scene.start_with(&["--toxiproxy", "127.0.0.1:1"]).end();
     done.ends(2, &["scenario::beyond-toxiproxy", "how: reset", "refuse"]);
     assert!(done.run.is_none(), "nothing was started");
+}
+
+#[test]
+fn attribute_that_a_toxiproxy_would_skip_is_refused() {
+    let toxic = "{ toxic: { type: latency, attributes: { latency: 200, distribution: normal } } }";
+    let scenario = SCENARIO.replace("{ latency: 200ms }", toxic);
+    let done = Scene::new(PAIR, &scenario)
+        .start_with(&["--toxiproxy", "127.0.0.1:1"])
+        .end();
+    done.ends(
+        2,
+        &["scenario::beyond-toxiproxy", "`distribution` of the toxic"],
+    );
+}
+
+#[test]
+fn plan_says_which_faults_no_caller_would_notice() {
+    let slicer = "{ slicer: { average-size: 10B, delay: 1ms } }";
+    let scenario = SCENARIO.replace("{ latency: 200ms }", slicer);
+    let scene = Scene::new(PAIR, &scenario);
+    let loaded = scenario::load(&scene.path("scenario.yaml"), &LoadOptions::default());
+    let options = BuildOptions {
+        toxiproxy: Some("http://127.0.0.1:1".into()),
+        environment: [("FIXTURE".into(), "fixture".into())].into(),
+        ..BuildOptions::default()
+    };
+    let plan = plan::build(&loaded.expect("a sound file"), &options).expect("a sound plan");
+    let told = plan.uncounted().join("\n");
+    assert!(
+        told.contains("`slicer` shows in no `call` record"),
+        "{told}"
+    );
 }
 
 #[test]

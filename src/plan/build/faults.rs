@@ -248,7 +248,7 @@ impl Builder<'_> {
                 let average_size = self.size(&slicer.average_size);
                 let variation = slicer.size_variation.as_ref();
                 let size_variation = variation.map_or(0, |size| self.size(size));
-                if size_variation >= average_size {
+                if self.sound() && size_variation >= average_size {
                     let what = "`size-variation`";
                     self.mistake(meaning::out_of_range(
                         span,

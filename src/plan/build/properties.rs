@@ -126,7 +126,7 @@ impl Builder<'_> {
 
     /// Whether every quantity so far could be read: after one that could not, what follows from
     /// several of them says nothing.
-    fn sound(&self) -> bool {
+    pub(super) fn sound(&self) -> bool {
         self.mistakes.iter().all(|m| m.id != meaning::BAD_QUANTITY)
     }
 
