@@ -9,6 +9,7 @@
 
 mod cli;
 mod diagnostics;
+mod docs;
 mod honesty;
 mod keeper;
 mod load;
