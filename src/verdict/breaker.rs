@@ -206,14 +206,7 @@ impl Judge<'_> {
                     self.seen.plan.name
                 ));
             }
-            Opening::NoDemand { most } => case.blocked(Gap::new(
-                format!(
-                    "too little demand on {} to tell: {most:.0} requests, it takes {}",
-                    self.property.link,
-                    self.demand_min()
-                ),
-                "raise `arrivals:`, or lengthen `opens-within`",
-            )),
+            Opening::NoDemand { most } => case.blocked(self.too_little_demand(most)),
         }
         claims::not_spurious(self.context, case, self.property, self.seen);
         self.quiet_before(case);
@@ -343,18 +336,7 @@ impl Judge<'_> {
                 "lengthen `phases: recovery`",
             ));
         }
-        let on = self.seen.on;
-        if let Opening::Never { best } = self.opening(Duration::from_nanos(on.len()), 0.5) {
-            case.missing(Gap::new(
-                format!(
-                    "the breaker of {} never opened (at best {} of the demand was kept off the \
-                     link), so it could not close",
-                    self.property.link,
-                    text::share(best)
-                ),
-                "judge its opening first: a `breaker:` property with `during:`",
-            ));
-        }
+        self.must_have_opened(case);
         match self.closing(within) {
             Closing::At(at) => {
                 case.value = Some(text::span(at - end));
@@ -403,6 +385,37 @@ impl Judge<'_> {
             self.demand,
             Span::new(end, to),
         );
+    }
+
+    /// What never opened cannot close.
+    fn must_have_opened(&self, case: &mut Case) {
+        let whole = Duration::from_nanos(self.seen.on.len());
+        match self.opening(whole, 0.5) {
+            Opening::At(..) => {}
+            Opening::Never { best } => case.missing(Gap::new(
+                format!(
+                    "the breaker of {} never opened (at best {} of the demand was kept off the \
+                     link), so it could not close",
+                    self.property.link,
+                    text::share(best)
+                ),
+                "judge its opening first: a `breaker:` property with `during:`",
+            )),
+            Opening::NoDemand { most } => case.missing(self.too_little_demand(most)),
+        }
+    }
+
+    fn too_little_demand(&self, most: f64) -> Gap {
+        let stretch = text::span(self.open_for() / 4 * 3);
+        Gap::new(
+            format!(
+                "too little demand on {} to tell whether it opened: {most:.0} requests in {stretch}, \
+                 it takes {}",
+                self.property.link,
+                self.demand_min()
+            ),
+            "raise `arrivals:`",
+        )
     }
 
     /// The first instant from which the demand gets through again.

@@ -92,6 +92,17 @@ fn a_breaker_that_never_opened_cannot_pass_for_having_closed() {
 }
 
 #[test]
+fn a_breaker_with_too_little_demand_to_be_seen_open_cannot_pass_for_having_closed() {
+    let mut run = Run::healthy();
+    let mut property = closes();
+    if let Property::Breaker(breaker) = &mut property {
+        // Of which three quarters are 15 requests.
+        breaker.breaker.open_for = Duration::from_millis(500);
+    }
+    run.is_inconclusive(property, "too little demand on payments -> psp");
+}
+
+#[test]
 fn lost_rows_of_the_request_log_are_no_blocked_calls() {
     let mut run = Run::healthy();
     claims(&mut run);
