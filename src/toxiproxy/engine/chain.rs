@@ -8,7 +8,7 @@ use super::draws::Draws;
 use super::set::{ToxicSet, ToxicSpec};
 use crate::toxiproxy::clock::Nanos;
 use crate::toxiproxy::toxics::{
-    Ending, Inbox, Item, Removal, Role, SMALL_ROOM, Scene, Stage, Step, Tally,
+    Ending, Inbox, Item, Removal, SMALL_ROOM, Scene, Stage, Step, Tally,
 };
 use crate::toxiproxy::wire::Stream;
 
@@ -18,6 +18,8 @@ pub(crate) struct Chain {
     slots: Vec<Slot>,
     /// What is to be written to the destination.
     pub(crate) out: Inbox,
+    /// An end by time is in it: the destination gets no byte any more.
+    closing: bool,
 }
 
 /// A toxic's place in the chain.
@@ -28,7 +30,7 @@ struct Slot {
     stage: Option<Box<dyn Stage>>,
     draws: Draws,
     tally: Tally,
-    /// It passed an end, so nothing may follow.
+    /// It passed an end, so no bytes may follow.
     ended: bool,
 }
 
@@ -43,7 +45,13 @@ impl Chain {
             stream,
             slots: Vec::new(),
             out: Inbox::default(),
+            closing: false,
         }
+    }
+
+    /// Whether a toxic has ended the connection by time, so that bytes on their way are given up.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing
     }
 
     /// Whether more may be read from the source.
@@ -72,9 +80,9 @@ impl Chain {
         loop {
             let (mut moved, mut wake_at) = (false, None);
             for place in (0..self.slots.len()).rev() {
-                // A reset asks nobody for room: not even a peer who does not read.
-                while self.room_after(place) || self.slots[place].resets() {
-                    match self.slots[place].step(now, open) {
+                loop {
+                    let has_room = self.room_after(place);
+                    match self.slots[place].step(has_room, now, open) {
                         Step::Pass(item) => {
                             moved = true;
                             self.pass(place, item);
@@ -83,6 +91,10 @@ impl Chain {
                         Step::Until(time) => {
                             wake_at = Some(wake_at.map_or(time, |other: Nanos| other.min(time)));
                             break;
+                        }
+                        Step::Close => {
+                            moved = true;
+                            self.close(place);
                         }
                         Step::Reset => return Err(ResetNow),
                     }
@@ -106,6 +118,25 @@ impl Chain {
             Some(next) => next.inbox.push(item),
             None => self.out.push(item),
         }
+    }
+
+    /// Ends the connection at a stage, by time: what waits there and behind it is not waited for, since the
+    /// destination may never take it.
+    fn close(&mut self, place: usize) {
+        self.closing = true;
+        if let Some((slot, behind)) = self.slots[place..].split_first_mut() {
+            let behind = behind.iter_mut().map(|slot| {
+                // It may have passed another end, and this one follows.
+                slot.ended = false;
+                &mut slot.inbox
+            });
+            for inbox in behind.chain([&mut slot.inbox, &mut self.out]) {
+                let waiting = inbox.iter_from(0);
+                waiting.for_each(|item| slot.tally.dropped(item));
+                inbox.clear();
+            }
+        }
+        self.pass(place, Item::End(Ending::Close));
     }
 
     /// Becomes the chain of another set. Stages that stay keep their state and what waits for them; what
@@ -186,11 +217,6 @@ impl Slot {
         slot
     }
 
-    /// Whether it ends the connection whatever comes.
-    fn resets(&self) -> bool {
-        self.stage.is_some() && self.spec.kind.role == Role::Reset
-    }
-
     fn start_if_hit(&mut self) {
         if self.draws.hits(self.spec.toxicity) {
             self.stage = Some((self.spec.kind.stage)(&self.spec.attributes));
@@ -205,6 +231,7 @@ impl Slot {
         }
         self.spec = Arc::clone(spec);
         match &mut self.stage {
+            None if self.ended => {}
             None => self.start_if_hit(),
             Some(_) if !self.draws.hits(spec.toxicity) => self.stage = None,
             Some(stage) => stage.update(&spec.attributes, now),
@@ -219,13 +246,14 @@ impl Slot {
         }
     }
 
-    fn step(&mut self, now: Nanos, open: &dyn Fn() -> Vec<u64>) -> Step {
+    fn step(&mut self, has_room: bool, now: Nanos, open: &dyn Fn() -> Vec<u64>) -> Step {
         if self.ended {
             self.inbox.clear();
-            return Step::Idle;
         }
+        let may_pass = has_room && !self.ended;
         let Some(stage) = &mut self.stage else {
-            return self.inbox.pop().map_or(Step::Idle, Step::Pass);
+            let item = may_pass.then(|| self.inbox.pop()).flatten();
+            return item.map_or(Step::Idle, Step::Pass);
         };
         let mut scene = Scene {
             now,
@@ -234,7 +262,11 @@ impl Slot {
             shared: &self.spec.shared,
         };
         let closing = matches!(self.inbox.front(), Some(Item::End(Ending::Close)));
-        let step = stage.step(&mut self.inbox, &mut scene);
+        let step = if may_pass {
+            stage.step(&mut self.inbox, &mut scene)
+        } else {
+            stage.step_without_room(&mut self.inbox, &mut scene)
+        };
         match &step {
             Step::Pass(Item::End(ending)) => {
                 self.ended = true;
@@ -243,6 +275,11 @@ impl Slot {
                     self.tally.cut_requests(open());
                 }
             }
+            Step::Close => {
+                (self.ended, self.stage) = (true, None);
+                self.tally.closed();
+                self.tally.cut_requests(open());
+            }
             Step::Reset => {
                 self.tally.reset();
                 self.tally.cut_requests(open());
@@ -250,5 +287,105 @@ impl Slot {
             _ => {}
         }
         step
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::toxiproxy::clock::MILLISECOND;
+    use crate::toxiproxy::toxics::bench::show;
+    use crate::toxiproxy::toxics::{Part, Piece};
+
+    fn piece(data: impl Into<Bytes>) -> Item {
+        Item::Data(Piece {
+            data: data.into(),
+            at: 0,
+            request: 0,
+            part: Part::Opaque,
+        })
+    }
+
+    /// A chain of these toxics, set at 0.
+    fn chain(toxics: &[(&str, &str)]) -> Chain {
+        let of = |(id, (kind, attributes)): (u64, &(&str, &str))| {
+            Arc::new(ToxicSpec::of(id, kind, Stream::Downstream, attributes))
+        };
+        let set = ToxicSet {
+            generation: 1,
+            toxics: (1..).zip(toxics).map(of).collect(),
+        };
+        let identity = Identity {
+            seed: 1,
+            proxy: "p".into(),
+            number: 1,
+        };
+        let mut chain = Chain::new(Stream::Downstream);
+        chain.adopt(&set, &identity, 0).unwrap();
+        chain
+    }
+
+    /// What there is for the destination at a time, in ms; a reset is `|RST`.
+    fn came(chain: &mut Chain, now_ms: u64) -> String {
+        if chain.advance(now_ms * MILLISECOND, &Vec::new).is_err() {
+            return "|RST".to_owned();
+        }
+        std::iter::from_fn(|| chain.out.pop()).map(show).collect()
+    }
+
+    #[test]
+    fn time_limit_is_kept_for_a_peer_that_never_reads() {
+        for (kind, attributes, end) in [
+            ("limit_time", r#"{"time":100}"#, "|CLOSE"),
+            ("timeout", r#"{"timeout":100}"#, "|CLOSE"),
+            ("reset_peer", r#"{"timeout":100}"#, "|RST"),
+        ] {
+            for behind in ["noop", "latency", "loss", "slicer"] {
+                let mut chain = chain(&[(kind, attributes), (behind, "{}")]);
+                chain.out.push(piece(vec![0; SMALL_ROOM]));
+                chain.pass(0, piece(vec![0; 64 << 20]));
+                chain.accept(piece("x"));
+                let wake_at = chain.advance(0, &Vec::new).unwrap();
+                assert_eq!(wake_at, Some(100 * MILLISECOND), "{kind}, {behind}");
+                assert_eq!(chain.advance(99 * MILLISECOND, &Vec::new), Ok(wake_at));
+                assert_eq!(came(&mut chain, 100), end, "{kind}, {behind}");
+            }
+        }
+    }
+
+    #[test]
+    fn time_limit_is_kept_after_the_source_has_ended() {
+        let mut chain = chain(&[("limit_time", r#"{"time":100}"#), ("latency", "{}")]);
+        chain.accept(Item::End(Ending::Finished));
+        assert_eq!(came(&mut chain, 0), "|FIN");
+        assert_eq!(came(&mut chain, 100), "|CLOSE");
+        assert_eq!(came(&mut chain, 200), "", "it ends once");
+    }
+
+    #[test]
+    fn end_by_time_may_still_be_slow() {
+        for limit in [
+            ("limit_time", r#"{"time":10}"#),
+            ("timeout", r#"{"timeout":10}"#),
+        ] {
+            let mut chain = chain(&[limit, ("slow_close", r#"{"delay":50}"#)]);
+            for now_ms in [0, 10, 59] {
+                assert_eq!(came(&mut chain, now_ms), "");
+            }
+            assert_eq!(came(&mut chain, 60), "|CLOSE");
+        }
+    }
+
+    #[test]
+    fn limit_of_data_waits_for_the_data() {
+        let mut chain = chain(&[
+            ("limit_data", r#"{"bytes":3}"#),
+            ("latency", r#"{"latency":9}"#),
+        ]);
+        chain.accept(piece("abcd"));
+        assert_eq!(came(&mut chain, 8), "");
+        assert_eq!(came(&mut chain, 9), "abc|CLOSE");
     }
 }

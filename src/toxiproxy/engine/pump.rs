@@ -66,7 +66,8 @@ impl Pump {
         }
     }
 
-    /// Goes as far as it can. Ready when the direction is closed, or with the reason to end both.
+    /// Goes as far as it can. Ready when the direction is closed, or with the reason to end both; polled on
+    /// until both are.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -76,11 +77,9 @@ impl Pump {
         gate: &mut Gate,
     ) -> Poll<Result<(), Cut>> {
         for _ in 0..TURNS {
-            if self.finished {
-                return Poll::Ready(Ok(()));
-            }
             let now = clock::now();
-            let opened = live.log.as_ref().and_then(|log| {
+            let log = live.log.as_ref().filter(|_| !self.finished);
+            let opened = log.and_then(|log| {
                 let identity = &live.identity;
                 let around = Surroundings { log, identity, now };
                 gate.advance(self.stream, &mut self.chain, &around)
@@ -91,8 +90,12 @@ impl Pump {
                 .map_err(|_| Cut::ResetByToxic)?;
             let wake_at = opened.into_iter().chain(released).min();
             let moved = match self.ride(cx, source, destination, live)? {
+                // Nothing comes or goes any more; but toxics may still end the connection.
+                _ if self.finished => self.write(cx, destination, live)?,
                 Ride::Moved => true,
-                Ride::Waits => false,
+                Ride::Waits if self.express.is_open() => false,
+                // The pipe is on its last bytes; toxics see already what comes behind them.
+                Ride::Waits => self.read(cx, source, live, gate),
                 Ride::Broken => {
                     self.end(Ending::PeerReset, live, gate);
                     true
@@ -105,7 +108,10 @@ impl Pump {
                 }
             };
             if !moved && !self.sleep_until(cx, now, wake_at) {
-                return Poll::Pending;
+                return match self.finished {
+                    true => Poll::Ready(Ok(())),
+                    false => Poll::Pending,
+                };
             }
         }
         cx.waker().wake_by_ref();
@@ -125,7 +131,7 @@ impl Pump {
         destination: &WriteHalf<'_>,
         live: &Live,
     ) -> Result<Ride, Cut> {
-        if self.carried < EXPRESS_AFTER {
+        if self.carried < EXPRESS_AFTER || self.chain.is_closing() {
             return Ok(Ride::Empty);
         }
         let may_fill = !self.source_ended && self.chain.out.is_empty();

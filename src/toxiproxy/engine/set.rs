@@ -37,6 +37,31 @@ impl ToxicSpec {
     }
 }
 
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
+impl ToxicSpec {
+    /// A toxic named as its type, with attributes as clients send them.
+    pub(crate) fn of(id: u64, kind: &str, stream: Stream, attributes: &str) -> Self {
+        let name = kind.to_owned();
+        let kind = crate::toxiproxy::toxics::kind(kind).unwrap();
+        let mut values = Attributes::new(kind);
+        let given = serde_json::from_str(attributes).unwrap();
+        values.merge(&given).unwrap();
+        Self {
+            id,
+            revision: 0,
+            name,
+            kind,
+            stream,
+            stream_text: stream.as_str().to_owned(),
+            toxicity: 1.0,
+            attributes: values,
+            counters: Arc::default(),
+            shared: Arc::default(),
+        }
+    }
+}
+
 /// All toxics of a proxy, in order of creation.
 #[derive(Clone, Default)]
 pub(crate) struct ToxicSet {

@@ -153,6 +153,13 @@ impl Bench {
         };
         match self.stage.step(&mut self.inbox, &mut scene) {
             Step::Idle | Step::Until(_) => None,
+            Step::Close => {
+                let waiting = self.inbox.iter_from(0);
+                waiting.for_each(|item| self.tally.dropped(item));
+                self.inbox.clear();
+                self.tally.closed();
+                Some(Item::End(Ending::Close))
+            }
             Step::Reset => {
                 self.tally.reset();
                 Some(Item::End(Ending::Reset))
@@ -168,7 +175,8 @@ impl Bench {
     }
 }
 
-fn show(item: Item) -> String {
+/// Bytes as text; an end as `|FIN`, `|CLOSE`, `|RST`.
+pub(crate) fn show(item: Item) -> String {
     match item {
         Item::Data(piece) => String::from_utf8(piece.data.to_vec()).unwrap(),
         Item::End(Ending::Finished) => "|FIN".to_owned(),

@@ -1,6 +1,6 @@
 //! `limit_time` (extension): closes the connection `time` ms after the toxic met it. Data passes until then.
 
-use super::{Attributes, Ending, Inbox, Item, Kind, Role, SMALL_ROOM, Scene, Stage, Step};
+use super::{Attributes, Inbox, Kind, Role, SMALL_ROOM, Scene, Stage, Step};
 use crate::toxiproxy::clock::{Nanos, millis};
 
 pub(super) const KIND: Kind = Kind {
@@ -24,18 +24,20 @@ struct LimitTime {
 
 impl Stage for LimitTime {
     fn step(&mut self, inbox: &mut Inbox, scene: &mut Scene<'_>) -> Step {
-        let due = self
-            .since
-            .get_or_insert(scene.now)
-            .saturating_add(self.time);
-        if due <= scene.now {
-            inbox
-                .iter_from(0)
-                .for_each(|item| scene.tally.dropped(item));
-            inbox.clear();
-            return Step::Pass(Item::End(Ending::Close));
+        match self.step_without_room(inbox, scene) {
+            Step::Until(due) => inbox.pop().map_or(Step::Until(due), Step::Pass),
+            close => close,
         }
-        inbox.pop().map_or(Step::Until(due), Step::Pass)
+    }
+
+    fn step_without_room(&mut self, _: &mut Inbox, scene: &mut Scene<'_>) -> Step {
+        let since = *self.since.get_or_insert(scene.now);
+        let due = since.saturating_add(self.time);
+        if due > scene.now {
+            Step::Until(due)
+        } else {
+            Step::Close
+        }
     }
 
     fn update(&mut self, attributes: &Attributes, _: Nanos) {

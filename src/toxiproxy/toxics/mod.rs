@@ -115,6 +115,13 @@ pub(crate) trait Stage: Send {
     /// something arrived or the time it named has come.
     fn step(&mut self, inbox: &mut Inbox, scene: &mut Scene<'_>) -> Step;
 
+    /// Says what happens now instead of [`Self::step`] while no bytes can be passed on: the next stage has
+    /// no room, or the end has passed already. A stage that ends connections by time does so here too; it
+    /// passes nothing on but an end.
+    fn step_without_room(&mut self, _: &mut Inbox, _: &mut Scene<'_>) -> Step {
+        Step::Idle
+    }
+
     /// Takes new attributes while running.
     fn update(&mut self, attributes: &Attributes, now: Nanos);
 
@@ -145,6 +152,8 @@ pub(crate) enum Step {
     Idle,
     /// Nothing before this time, unless something arrives or is changed.
     Until(Nanos),
+    /// Close the connection now: nothing that is under way behind this stage is waited for.
+    Close,
     /// Reset the connection at once, whatever is still under way.
     Reset,
 }

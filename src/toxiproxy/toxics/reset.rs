@@ -24,6 +24,11 @@ impl Stage for Reset {
         Step::Reset
     }
 
+    /// It needs no room: it passes nothing.
+    fn step_without_room(&mut self, inbox: &mut Inbox, scene: &mut Scene<'_>) -> Step {
+        self.step(inbox, scene)
+    }
+
     fn update(&mut self, _: &Attributes, _: Nanos) {}
 }
 

@@ -39,6 +39,11 @@ impl Stage for ResetPeer {
         }
     }
 
+    /// It needs no room: it passes nothing.
+    fn step_without_room(&mut self, inbox: &mut Inbox, scene: &mut Scene<'_>) -> Step {
+        self.step(inbox, scene)
+    }
+
     fn update(&mut self, attributes: &Attributes, _: Nanos) {
         self.timeout = millis(attributes.get("timeout"));
     }

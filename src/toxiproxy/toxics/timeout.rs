@@ -1,7 +1,7 @@
 //! `timeout`: drops all data, and closes the connection after `timeout` ms without any. 0 is a black hole
 //! that never closes. Bytes are missing, so removing it closes the connection.
 
-use super::{Attributes, Ending, Inbox, Item, Kind, Removal, Role, SMALL_ROOM, Scene, Stage, Step};
+use super::{Attributes, Inbox, Item, Kind, Removal, Role, SMALL_ROOM, Scene, Stage, Step};
 use crate::toxiproxy::clock::{Nanos, millis};
 
 pub(super) const KIND: Kind = Kind {
@@ -41,8 +41,13 @@ impl Stage for Timeout {
         if due > scene.now {
             Step::Until(due)
         } else {
-            Step::Pass(Item::End(Ending::Close))
+            Step::Close
         }
+    }
+
+    /// It needs no room: it passes no bytes.
+    fn step_without_room(&mut self, inbox: &mut Inbox, scene: &mut Scene<'_>) -> Step {
+        self.step(inbox, scene)
     }
 
     fn update(&mut self, attributes: &Attributes, now: Nanos) {

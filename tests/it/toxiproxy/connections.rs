@@ -244,6 +244,35 @@ async fn peer_that_never_reads_holds_up_no_call() {
 }
 
 #[tokio::test]
+async fn time_limit_is_kept_for_a_peer_that_never_reads() {
+    for (kind, attribute) in [
+        ("limit_time", "time"),
+        ("timeout", "timeout"),
+        ("reset_peer", "timeout"),
+    ] {
+        let link = Link::new().await;
+        let (_caller, mut callee) = link.connect().await;
+        let flood = tokio::spawn(async move {
+            let block = vec![0; 1 << 20];
+            while callee.write_all(&block).await.is_ok() {}
+        });
+        link.stats_when("the flood", |stats| {
+            stats.bytes.downstream_received > 1 << 22
+        })
+        .await;
+        let limit = toxic(kind, Stream::Downstream).with(attribute, 1);
+        link.running
+            .client
+            .set_toxics("link", &[limit])
+            .await
+            .unwrap();
+        within("the flood to be cut", flood).await.unwrap();
+        link.stats_when("the end", |stats| stats.connections.open == 0)
+            .await;
+    }
+}
+
+#[tokio::test]
 async fn attributes_that_kill_the_original_are_survived_under_traffic() {
     let running = start().await;
     let upstream = echo().await.to_string();
