@@ -305,7 +305,7 @@ async fn hear_first_request(client: &TcpStream, live: &Live) -> u64 {
     log.open_numbers().len() as u64
 }
 
-/// Pumps both directions until both have ended or one ends them both.
+/// Pumps both directions until neither has anything to deliver or one ends them both.
 async fn pipe(client: &mut TcpStream, server: &mut TcpStream, live: &Live) -> Result<(), Cut> {
     let (mut client_read, mut client_write) = client.split();
     let (mut server_read, mut server_write) = server.split();
@@ -321,9 +321,15 @@ async fn pipe(client: &mut TcpStream, server: &mut TcpStream, live: &Live) -> Re
             gate.adopt(&set);
             adopt(&set, [&mut requests, &mut responses], live)?;
         }
-        let up = requests.poll(cx, &mut client_read, &mut server_write, live, &mut gate)?;
-        let down = responses.poll(cx, &mut server_read, &mut client_write, live, &mut gate)?;
-        if up.is_ready() && down.is_ready() {
+        requests.poll(cx, &mut client_read, &mut server_write, live, &mut gate)?;
+        if requests.is_abandoned() {
+            responses.source_was_reset();
+        }
+        responses.poll(cx, &mut server_read, &mut client_write, live, &mut gate)?;
+        if responses.is_abandoned() {
+            requests.source_was_reset();
+        }
+        if requests.is_over() && responses.is_over() {
             Poll::Ready(Ok(()))
         } else {
             Poll::Pending

@@ -19,7 +19,7 @@ use tokio_util::io::poll_read_buf;
 use super::alarm::{Alarm, Timer};
 use super::chain::Chain;
 use super::connection::{Cut, Live};
-use super::express::{Express, Ride};
+use super::express::{DestinationGone, Express, Ride};
 use super::gate::{Gate, Surroundings};
 use crate::toxiproxy::clock::{self, Nanos};
 use crate::toxiproxy::toxics::{Ending, Item, Part, Piece};
@@ -47,6 +47,10 @@ pub(crate) struct Pump {
     carried: u64,
     buffer: BytesMut,
     source_ended: bool,
+    /// A write of the other direction met a reset of the source.
+    source_reset: bool,
+    /// The destination is gone: what is still under way to it is dropped, so that the source can finish.
+    abandoned: bool,
     finished: bool,
     timer: Timer,
 }
@@ -61,13 +65,15 @@ impl Pump {
             carried: 0,
             buffer: BytesMut::new(),
             source_ended: false,
+            source_reset: false,
+            abandoned: false,
             finished: false,
             timer: alarm.timer(),
         }
     }
 
-    /// Goes as far as it can. Ready when the direction is closed, or with the reason to end both; polled on
-    /// until both are.
+    /// Goes as far as it can, or says why both directions end. When it is over it is polled on until the
+    /// other one is.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -75,7 +81,7 @@ impl Pump {
         destination: &mut WriteHalf<'_>,
         live: &Live,
         gate: &mut Gate,
-    ) -> Poll<Result<(), Cut>> {
+    ) -> Result<(), Cut> {
         for _ in 0..TURNS {
             let now = clock::now();
             let log = live.log.as_ref().filter(|_| !self.finished);
@@ -89,7 +95,7 @@ impl Pump {
                 .advance(now, &|| live.open_requests())
                 .map_err(|_| Cut::ResetByToxic)?;
             let wake_at = opened.into_iter().chain(released).min();
-            let moved = match self.ride(cx, source, destination, live)? {
+            let moved = match self.ride(cx, source, destination, live) {
                 // Nothing comes or goes any more; but toxics may still end the connection.
                 _ if self.finished => self.write(cx, destination, live)?,
                 Ride::Moved => true,
@@ -108,14 +114,26 @@ impl Pump {
                 }
             };
             if !moved && !self.sleep_until(cx, now, wake_at) {
-                return match self.finished {
-                    true => Poll::Ready(Ok(())),
-                    false => Poll::Pending,
-                };
+                return Ok(());
             }
         }
         cx.waker().wake_by_ref();
-        Poll::Pending
+        Ok(())
+    }
+
+    /// Whether nobody takes what it delivers any more.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.abandoned
+    }
+
+    /// Whether it has nothing to deliver any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.finished || self.abandoned
+    }
+
+    /// Its source was reset, of which a read need not hear: the kernel reports it once.
+    pub(crate) fn source_was_reset(&mut self) {
+        self.source_reset = true;
     }
 
     /// Whether nobody looks at the bytes, so that they may go inside the kernel.
@@ -130,24 +148,36 @@ impl Pump {
         source: &ReadHalf<'_>,
         destination: &WriteHalf<'_>,
         live: &Live,
-    ) -> Result<Ride, Cut> {
-        if self.carried < EXPRESS_AFTER || self.chain.is_closing() {
-            return Ok(Ride::Empty);
+    ) -> Ride {
+        if self.carried < EXPRESS_AFTER || self.abandoned || self.chain.is_closing() {
+            return Ride::Empty;
         }
         let may_fill = !self.source_ended && self.chain.out.is_empty();
         let (source, destination) = (source.as_ref(), destination.as_ref());
         let pipes = may_fill.then_some(&live.means.pipes);
         let ridden = self.express.ride(cx, source, destination, pipes);
-        let ridden = ridden.map(|ride| match ride {
-            Ride::Empty if self.express.is_open() && !self.source_ended => Ride::Ready,
-            ride => ride,
-        });
         let (received, sent) = self.express.take_counts();
         let stats = &live.stats;
         stats.received(self.stream).fetch_add(received, Relaxed);
         stats.sent(self.stream).fetch_add(sent, Relaxed);
         stats.spliced.fetch_add(sent, Relaxed);
-        ridden.map_err(|_| Cut::PeerGone(self.destination()))
+        match ridden {
+            Err(DestinationGone) => {
+                self.abandon(live);
+                Ride::Moved
+            }
+            Ok(Ride::Empty) if self.express.is_open() && !self.source_ended => Ride::Ready,
+            Ok(ride) => ride,
+        }
+    }
+
+    /// The destination takes nothing any more. The other direction may have bytes of it to deliver yet.
+    fn abandon(&mut self, live: &Live) {
+        self.abandoned = true;
+        self.express = Express::default();
+        if let Some(log) = &live.log {
+            log.source_closed(self.destination(), clock::now());
+        }
     }
 
     /// Reads once, if there is room and something to read.
@@ -169,6 +199,7 @@ impl Pump {
                 self.buffer = BytesMut::new();
                 return false;
             }
+            Poll::Ready(Ok(0)) if self.source_reset => self.end(Ending::PeerReset, live, gate),
             Poll::Ready(Ok(0)) => self.end(Ending::Finished, live, gate),
             Poll::Ready(Ok(length)) => {
                 let data = if length < WORTH_A_BUFFER {
@@ -241,15 +272,23 @@ impl Pump {
         let mut wrote = false;
         while let Some(item) = self.chain.out.front() {
             match item {
+                Item::Data(_) if self.abandoned => drop(self.chain.out.pop()),
+                Item::End(Ending::Finished) if self.abandoned => {
+                    self.finished = true;
+                    return Ok(true);
+                }
                 Item::Data(piece) => {
                     let written = match Pin::new(&mut *destination).poll_write(cx, &piece.data) {
                         Poll::Pending => return Ok(wrote),
                         Poll::Ready(Ok(written)) => written,
-                        Poll::Ready(Err(_)) => return Err(Cut::PeerGone(self.destination())),
+                        Poll::Ready(Err(_)) => {
+                            self.abandon(live);
+                            return Ok(true);
+                        }
                     };
                     self.wrote(written, live);
                 }
-                Item::End(Ending::Finished) => return self.close(cx, destination, live),
+                Item::End(Ending::Finished) => return Ok(self.close(cx, destination, live)),
                 Item::End(Ending::PeerReset) => return Err(Cut::PeerGone(self.stream)),
                 Item::End(Ending::Close) => return Err(Cut::ClosedByToxic),
                 Item::End(Ending::Reset) => return Err(Cut::ResetByToxic),
@@ -282,11 +321,12 @@ impl Pump {
         cx: &mut Context<'_>,
         destination: &mut WriteHalf<'_>,
         live: &Live,
-    ) -> Result<bool, Cut> {
+    ) -> bool {
         match Pin::new(destination).poll_shutdown(cx) {
-            Poll::Pending => return Ok(false),
+            Poll::Pending => return false,
             Poll::Ready(Err(error)) if error.kind() != io::ErrorKind::NotConnected => {
-                return Err(Cut::PeerGone(self.destination()));
+                self.abandon(live);
+                return true;
             }
             Poll::Ready(_) => {}
         }
@@ -294,7 +334,7 @@ impl Pump {
             log.delivered_end(clock::now());
         }
         self.finished = true;
-        Ok(true)
+        true
     }
 
     /// The direction whose source is this one's destination.

@@ -43,6 +43,70 @@ async fn reset_arrives_as_reset_and_close_as_close() {
     }
 }
 
+/// Sends byte after byte until the proxy must have met that nobody takes them any more.
+async fn knock(link: &Link, stream: Stream, from: &mut TcpStream) {
+    for count in 1..=4 {
+        from.write_all(b"?").await.unwrap();
+        link.stats_when("a byte to be read", |stats| match stream {
+            Stream::Upstream => stats.bytes.upstream_received == count,
+            Stream::Downstream => stats.bytes.downstream_received == count,
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn bytes_of_a_peer_that_has_gone_arrive_although_it_takes_none() {
+    for [stream, back] in [BOTH, [BOTH[1], BOTH[0]]] {
+        for end in [None, Some(ErrorKind::ConnectionReset)] {
+            let link = Link::new().await;
+            let (mut sender, mut receiver) = ends(stream, link.connect().await);
+            link.set(&[toxic("stall", stream)]).await;
+            let name = toxic("stall", stream).name;
+            sender.write_all(b"last words").await.unwrap();
+            link.stats_when("the words", |stats| stats.toxics[&name].held_chunks == 1)
+                .await;
+            if end.is_some() {
+                sender.set_zero_linger().unwrap();
+            }
+            drop(sender);
+            link.stats_when("the end", |stats| stats.toxics[&name].held_chunks == 2)
+                .await;
+            knock(&link, back, &mut receiver).await;
+            link.set(&[]).await;
+            assert_eq!(read_end(&mut receiver).await, (b"last words".to_vec(), end));
+            link.stats_when("the end", |stats| stats.connections.open == 0)
+                .await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn reset_that_only_a_write_meets_arrives_behind_the_bytes() {
+    const HELD: usize = 256 * 1024;
+    let link = Link::new().await;
+    let (mut caller, mut callee) = link.connect().await;
+    let stall = toxic("stall", Stream::Downstream);
+    link.set(std::slice::from_ref(&stall)).await;
+    let flood = tokio::spawn(async move {
+        let block = vec![0; 64 * 1024];
+        while callee.write_all(&block).await.is_ok() {}
+    });
+    link.stats_when("a full proxy", |stats| {
+        stats.toxics[&stall.name].held_bytes as usize >= HELD
+    })
+    .await;
+    // Ends the callee, whose bytes wait on both sides of it.
+    flood.abort();
+    assert!(flood.await.unwrap_err().is_cancelled());
+    knock(&link, Stream::Upstream, &mut caller).await;
+    link.set(&[]).await;
+    let (bytes, end) = read_end(&mut caller).await;
+    // A reset overtakes what the caller's side had no room for, as it does without a proxy.
+    assert!(!bytes.is_empty());
+    assert_eq!(end, Some(ErrorKind::ConnectionReset));
+}
+
 #[tokio::test]
 async fn what_waits_for_a_toxic_is_delivered_when_it_goes() {
     for stream in BOTH {

@@ -355,6 +355,38 @@ async fn answer_after_the_callers_end_arrives_with_ours_and_is_lost_by_the_origi
 }
 
 #[tokio::test]
+async fn held_answer_arrives_although_the_callee_has_gone() {
+    on_each(async |server| {
+        let link = Link::new(&server).await;
+        let (mut caller, mut callee) = link.connect().await;
+        link.add("latency", json!({ "latency": 3_600_000 })).await;
+        callee.write_all(b"answer").await.unwrap();
+        wait_until_read(&link, &callee).await;
+        let proxied = callee.peer_addr().unwrap().port();
+        drop(callee);
+        // The first byte is answered by a reset, the second meets it.
+        caller.write_all(b"?").await.unwrap();
+        within("the reset", async {
+            while sockets().any(|socket| socket.local == proxied) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        caller.write_all(b"?").await.unwrap();
+        let port = caller.local_addr().unwrap().port();
+        within("the byte to be read", async {
+            while sockets().any(|socket| socket.remote == port && socket.received > 0) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        link.remove().await;
+        assert_eq!(read_end(&mut caller).await.0, b"answer");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn values_that_end_the_original_do_nothing_to_ours() {
     for (kind, attributes) in [
         ("bandwidth", json!({ "rate": -1 })),
