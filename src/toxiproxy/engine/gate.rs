@@ -8,6 +8,7 @@
 //! What an `http` toxic is: `toxics/http.rs`. Who tells messages apart: `requests/connection.rs`.
 
 mod answer;
+mod replies;
 #[cfg(test)]
 mod tests;
 
@@ -16,7 +17,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use self::answer::{Answer, has_no_body, with_body};
+use self::answer::Answer;
 use super::chain::Chain;
 use super::connection::Identity;
 use super::draws::Draws;
@@ -384,126 +385,6 @@ impl Gate {
     fn hold(&mut self, wait: Wait, item: Item) {
         self.weight += Inbox::weigh(&item);
         self.waiting.push_back((wait, Some(item)));
-    }
-
-    fn reply(
-        &mut self,
-        piece: Piece,
-        head: Option<&Head>,
-        chain: &mut Chain,
-        around: &Surroundings<'_>,
-    ) {
-        let (number, part) = (piece.request, piece.part);
-        if part == Part::Opaque && !self.owed.is_empty() {
-            // Whose answer this is cannot be told, so what is owed has no place any more.
-            let toxic = self.owed.front().map_or(0, |owed| owed.wait.toxic);
-            return self.reset(toxic, chain);
-        }
-        match self.fates.get(&number) {
-            None => chain.accept(Item::Data(piece)),
-            Some(Fate::Swallow(toxic, _)) => {
-                let toxic = *toxic;
-                self.tally(toxic, |tally| tally.dropped(&Item::Data(piece)));
-            }
-            Some(_) => {
-                self.unread.push(piece);
-                if let Some(head) = head {
-                    self.decide_reply(number, part, head, chain);
-                }
-            }
-        }
-        if part == Part::Last && number > 0 {
-            if let Some(Fate::Swallow(toxic, true)) = self.fates.remove(&number) {
-                return self.reset(toxic, chain);
-            }
-            self.answered = self.answered.max(number);
-            self.pay(chain, around);
-        }
-    }
-
-    /// The head of an answer with a fate is complete.
-    fn decide_reply(&mut self, number: u64, part: Part, head: &Head, chain: &mut Chain) {
-        let pieces = std::mem::take(&mut self.unread);
-        let fate = match part {
-            Part::Interim => None,
-            _ => self.fates.remove(&number),
-        };
-        let replaced = match fate {
-            Some(Fate::Drop(toxic)) => {
-                for piece in pieces {
-                    self.tally(toxic, |tally| tally.dropped(&Item::Data(piece)));
-                }
-                self.fates.insert(number, Fate::Swallow(toxic, true));
-                return;
-            }
-            Some(Fate::Replace(toxic, body)) if !has_no_body(head.status) => {
-                Some((toxic, with_body(head, &body)))
-            }
-            _ => None,
-        };
-        match (replaced, pieces.last().cloned()) {
-            (Some((toxic, data)), Some(last)) => {
-                self.tally(toxic, |tally| tally.changed(&last));
-                let part = Part::Last;
-                chain.accept(Item::Data(Piece { data, part, ..last }));
-                self.fates.insert(number, Fate::Swallow(toxic, false));
-            }
-            _ => pieces
-                .into_iter()
-                .for_each(|piece| chain.accept(Item::Data(piece))),
-        }
-    }
-
-    /// Puts the answers that are owed into the chain as far as it is their turn; when to come again.
-    fn pay(&mut self, chain: &mut Chain, around: &Surroundings<'_>) -> Option<Nanos> {
-        while let Some(owed) = self.owed.front() {
-            if self.over || owed.request != self.answered + 1 {
-                return None;
-            }
-            if owed.wait.due > around.now {
-                return Some(owed.wait.due);
-            }
-            let owed = self.owed.pop_front()?;
-            match owed.what {
-                Due::Reset(toxic) => self.reset(toxic, chain),
-                Due::Answer(answer) => {
-                    around
-                        .log
-                        .answered_here(owed.request, answer.status, around.now);
-                    chain.accept(Item::Data(Piece {
-                        data: answer.bytes,
-                        at: around.now,
-                        request: owed.request,
-                        part: Part::Last,
-                    }));
-                    self.answered = owed.request;
-                    if answer.closes {
-                        chain.accept(Item::End(Ending::Finished));
-                        self.close();
-                    }
-                }
-            }
-        }
-        None
-    }
-
-    /// Nothing more is answered, so nothing that waits needs to be asked.
-    fn close(&mut self) {
-        self.over = true;
-        self.waiting
-            .retain(|(_, item)| matches!(item, Some(Item::End(_))));
-        self.weight = 0;
-        for (wait, item) in &mut self.waiting {
-            self.weight += item.as_ref().map_or(0, Inbox::weigh);
-            wait.due = 0;
-        }
-    }
-
-    /// Resets the connection, behind the answers that are on their way.
-    fn reset(&mut self, toxic: u64, chain: &mut Chain) {
-        self.tally(toxic, |tally| tally.reset());
-        chain.accept(Item::End(Ending::Reset));
-        self.over = true;
     }
 }
 
