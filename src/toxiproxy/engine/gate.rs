@@ -50,7 +50,11 @@ pub(crate) struct Gate {
     answered: u64,
     /// The request with which the connection is going to end: none behind it is let in.
     last: Option<u64>,
-    /// Nothing passes any more: the end of the connection is on its way.
+    /// The upstream has ended, which the caller is told behind the answers made here.
+    ended: Option<Ending>,
+    /// No answer passes any more: an end is on its way to the caller.
+    replied: bool,
+    /// Nor does a request: it is an end of the whole connection.
     over: bool,
 }
 
@@ -158,19 +162,7 @@ impl Gate {
                 }
                 self.pass(Item::End(ending), chain);
             }
-            Stream::Downstream => {
-                let dropping = self.fates.values().find_map(|fate| match fate {
-                    Fate::Drop(toxic) | Fate::Swallow(toxic, true) => Some(*toxic),
-                    _ => None,
-                });
-                self.unread
-                    .drain(..)
-                    .for_each(|piece| chain.accept(Item::Data(piece)));
-                match dropping.filter(|_| !self.over) {
-                    Some(toxic) => self.reset(toxic, chain),
-                    None => chain.accept(Item::End(ending)),
-                }
-            }
+            Stream::Downstream => self.end_replies(ending, chain),
         }
     }
 

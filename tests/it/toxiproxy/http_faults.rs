@@ -362,6 +362,19 @@ async fn delayed_answer_keeps_its_place_before_those_of_later_requests() {
 }
 
 #[tokio::test]
+async fn delayed_answer_arrives_although_the_upstream_has_closed_its_idle_connection() {
+    let link = link(&[only_bad(json!({"status": 503, "delay": NEVER_MS}))]).await;
+    let (mut caller, callee) = link.connect().await;
+    send(&mut caller, BAD).await;
+    link.stats_when("the request", |stats| stats.requests == 1)
+        .await;
+    drop(callee);
+    link.set(&[]).await;
+    expect(&mut caller, FAILED).await;
+    assert_eq!(read_end(&mut caller).await.0, b"");
+}
+
+#[tokio::test]
 async fn upgraded_connection_passes_untouched() {
     let link = link(&[fault(json!({"status": 503, "every": 2}))]).await;
     let (mut caller, mut callee) = link.connect().await;

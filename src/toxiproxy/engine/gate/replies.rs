@@ -2,7 +2,7 @@
 //! in its turn.
 
 use super::answer::{has_no_body, with_body};
-use super::{Due, Fate, Gate, Surroundings};
+use super::{Due, Fate, Gate, Reading, Surroundings};
 use crate::toxiproxy::clock::Nanos;
 use crate::toxiproxy::engine::chain::Chain;
 use crate::toxiproxy::requests::Head;
@@ -77,11 +77,43 @@ impl Gate {
         }
     }
 
+    /// The upstream has ended.
+    pub(super) fn end_replies(&mut self, ending: Ending, chain: &mut Chain) {
+        let dropping = self.fates.values().find_map(|fate| match fate {
+            Fate::Drop(toxic) | Fate::Swallow(toxic, true) => Some(*toxic),
+            _ => None,
+        });
+        self.unread
+            .drain(..)
+            .for_each(|piece| chain.accept(Item::Data(piece)));
+        match dropping.filter(|_| !self.replied) {
+            Some(toxic) => self.reset(toxic, chain),
+            None => self.ended = Some(ending),
+        }
+        self.pass_end(chain);
+    }
+
+    /// Tells the caller that the upstream has ended, unless the next answer is made here.
+    fn pass_end(&mut self, chain: &mut Chain) {
+        let swallowed = match &self.incoming.state {
+            Reading::Swallowed(owed, _) => owed.as_ref(),
+            _ => None,
+        };
+        let next = self.owed.front().or(swallowed);
+        if self.replied || next.is_some_and(|owed| owed.request == self.answered + 1) {
+            return;
+        }
+        if let Some(ending) = self.ended.take() {
+            chain.accept(Item::End(ending));
+            self.replied = true;
+        }
+    }
+
     /// Puts the answers that are owed into the chain as far as it is their turn; when to come again.
     pub(super) fn pay(&mut self, chain: &mut Chain, around: &Surroundings<'_>) -> Option<Nanos> {
         while let Some(owed) = self.owed.front() {
-            if self.over || owed.request != self.answered + 1 {
-                return None;
+            if self.replied || owed.request != self.answered + 1 {
+                break;
             }
             if owed.wait.due > around.now {
                 return Some(owed.wait.due);
@@ -107,12 +139,13 @@ impl Gate {
                 }
             }
         }
+        self.pass_end(chain);
         None
     }
 
     /// Nothing more is answered, so nothing that waits needs to be asked.
     fn close(&mut self) {
-        self.over = true;
+        (self.replied, self.over) = (true, true);
         self.waiting
             .retain(|(_, item)| matches!(item, Some(Item::End(_))));
         self.weight = 0;
@@ -126,6 +159,6 @@ impl Gate {
     pub(super) fn reset(&mut self, toxic: u64, chain: &mut Chain) {
         self.tally(toxic, |tally| tally.reset());
         chain.accept(Item::End(Ending::Reset));
-        self.over = true;
+        (self.replied, self.over) = (true, true);
     }
 }

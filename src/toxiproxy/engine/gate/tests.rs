@@ -6,9 +6,9 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
+use crate::toxiproxy::clock::MILLISECOND;
 use crate::toxiproxy::engine::Stats;
 use crate::toxiproxy::requests::RequestLog;
-use crate::toxiproxy::toxics::{self, Attributes, Shared};
 
 /// A connection without sockets.
 struct Wire {
@@ -16,70 +16,102 @@ struct Wire {
     log: ConnectionLog,
     identity: Identity,
     chains: [Chain; 2],
+    now: Nanos,
 }
 
 impl Wire {
     fn new(attributes: &str) -> Self {
-        let kind = toxics::kind("http").unwrap();
-        let mut values = Attributes::new(kind);
-        values
-            .merge(&serde_json::from_str(attributes).unwrap())
-            .unwrap();
-        let spec = ToxicSpec {
-            id: 1,
-            revision: 0,
-            name: "fault".to_owned(),
-            kind,
-            stream: Stream::Upstream,
-            stream_text: "upstream".to_owned(),
-            toxicity: 1.0,
-            attributes: values,
-            counters: Arc::default(),
-            shared: Arc::<Shared>::default(),
-        };
-        let mut gate = Gate::default();
-        gate.adopt(&ToxicSet {
-            generation: 1,
-            toxics: vec![Arc::new(spec)],
-        });
-        let stats = Arc::<Stats>::default();
-        Self {
-            gate,
-            log: ConnectionLog::new(Arc::<RequestLog>::default(), "p".into(), 1, None, stats),
+        let mut wire = Self {
+            gate: Gate::default(),
+            log: ConnectionLog::new(
+                Arc::<RequestLog>::default(),
+                "p".into(),
+                1,
+                None,
+                Arc::<Stats>::default(),
+            ),
             identity: Identity {
                 seed: 1,
                 proxy: "p".into(),
                 number: 1,
             },
             chains: [Stream::Upstream, Stream::Downstream].map(Chain::new),
+            now: 1,
+        };
+        wire.set(&[("http", attributes)]);
+        wire
+    }
+
+    /// Goes over to these toxics: those of the same type and place stay the same.
+    fn set(&mut self, toxics: &[(&str, &str)]) {
+        let of = |(id, (kind, attributes)): (u64, &(&str, &str))| {
+            Arc::new(ToxicSpec::of(id, kind, Stream::Upstream, attributes))
+        };
+        let set = ToxicSet {
+            generation: 1,
+            toxics: (1..).zip(toxics).map(of).collect(),
+        };
+        self.gate.adopt(&set);
+        for chain in &mut self.chains {
+            chain.adopt(&set, &self.identity, self.now).unwrap();
         }
     }
 
     fn send(&mut self, stream: Stream, data: &[u8]) {
         let mut data = Bytes::copy_from_slice(data);
-        let chain = &mut self.chains[stream as usize];
-        let around = Surroundings {
-            log: &self.log,
-            identity: &self.identity,
-            now: 1,
-        };
-        for span in self.log.entered(stream, &data, 1, self.gate.wants_heads()) {
+        let now = self.now;
+        for span in self
+            .log
+            .entered(stream, &data, now, self.gate.wants_heads())
+        {
             let piece = Piece {
                 data: data.split_to(span.length),
-                at: 1,
+                at: now,
                 request: span.request,
                 part: span.part,
             };
+            let around = Surroundings {
+                log: &self.log,
+                identity: &self.identity,
+                now,
+            };
+            let chain = &mut self.chains[stream as usize];
             let head = span.head.as_deref();
             self.gate.enter(stream, piece, head, chain, &around);
         }
-        self.gate.advance(stream, chain, &around);
+        self.advance();
+    }
+
+    fn advance(&mut self) {
+        for stream in [Stream::Upstream, Stream::Downstream] {
+            let around = Surroundings {
+                log: &self.log,
+                identity: &self.identity,
+                now: self.now,
+            };
+            let chain = &mut self.chains[stream as usize];
+            self.gate.advance(stream, chain, &around);
+            chain.advance(self.now, &Vec::new).unwrap();
+        }
+    }
+
+    fn finish(&mut self, stream: Stream) {
+        let chain = &mut self.chains[stream as usize];
+        self.gate.end(stream, Ending::Finished, chain);
+        self.advance();
+    }
+
+    /// What has come through since the last look; ends as `|FIN`, `|RST`, `|CLOSE`.
+    fn came(&mut self, stream: Stream) -> String {
+        let out = &mut self.chains[stream as usize].out;
+        let items = std::iter::from_fn(|| out.pop());
+        items.map(crate::toxiproxy::toxics::bench::show).collect()
     }
 
     /// Ends a direction, and gives the bytes that came through.
     fn end(&mut self, stream: Stream) -> Vec<u8> {
+        self.finish(stream);
         let chain = &mut self.chains[stream as usize];
-        self.gate.end(stream, Ending::Finished, chain);
         let items = std::iter::from_fn(|| chain.out.pop());
         let bytes = items.filter_map(|item| match item {
             Item::Data(piece) => Some(piece.data.to_vec()),
@@ -176,4 +208,46 @@ proptest! {
         let [(sent, came), _] = carry(&mut wire, &talk);
         prop_assert!(came.len() <= sent.len(), "requests are swallowed, never made");
     }
+}
+
+const UP: Stream = Stream::Upstream;
+const DOWN: Stream = Stream::Downstream;
+const GET: &[u8] = b"GET /a HTTP/1.1\r\n\r\n";
+
+#[test]
+fn delayed_answer_outlives_an_upstream_that_ends_meanwhile() {
+    for (effect, expected) in [(r#""status":503"#, "503"), (r#""abort":true"#, "|RST")] {
+        let mut wire = Wire::new(&format!(r#"{{"delay":5,{effect}}}"#));
+        wire.send(UP, GET);
+        wire.finish(DOWN);
+        assert_eq!(wire.came(DOWN), "", "{effect}");
+        wire.now += 5 * MILLISECOND;
+        wire.advance();
+        let came = wire.came(DOWN);
+        assert!(came.contains(expected), "{effect}: {came}");
+        assert_eq!(came.matches('|').count(), 1, "{effect}: {came}");
+    }
+}
+
+#[test]
+fn swallowed_request_outlives_an_upstream_that_ends_meanwhile() {
+    let mut wire = Wire::new(r#"{"status":503}"#);
+    wire.send(UP, b"POST /a HTTP/1.1\r\nContent-Length: 2\r\n\r\na");
+    wire.finish(DOWN);
+    assert_eq!(wire.came(DOWN), "");
+    wire.send(UP, b"b");
+    let came = wire.came(DOWN);
+    assert!(came.contains("503") && came.ends_with("|FIN"), "{came}");
+}
+
+#[test]
+fn upstream_that_ends_without_its_answer_ends_the_caller_too() {
+    let mut wire = Wire::new(r#"{"status":503,"delay":5,"every":2}"#);
+    wire.send(UP, &[GET, GET].concat());
+    wire.finish(DOWN);
+    assert_eq!(
+        wire.came(DOWN),
+        "|FIN",
+        "the second answer has lost its place"
+    );
 }
