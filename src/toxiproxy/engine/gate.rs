@@ -208,8 +208,12 @@ impl Gate {
                     state: Reading::Passing,
                 },
             );
-            if let Reading::Undecided(pieces) = before.state {
-                self.pass_all(pieces, chain);
+            match before.state {
+                Reading::Passing => {}
+                Reading::Undecided(pieces) => self.pass_all(pieces, chain),
+                Reading::Swallowed(owed, toxic) => {
+                    return self.swallow_rest(piece, before.number, owed, toxic);
+                }
             }
             if !self.rules.is_empty() && piece.part != Part::Opaque {
                 self.incoming.state = Reading::Undecided(Vec::new());
@@ -331,6 +335,19 @@ impl Gate {
         } else {
             self.incoming.state = Reading::Swallowed(owed, toxic);
         }
+    }
+
+    /// A request that is swallowed cannot be read to its end. Where the next one begins cannot be told, so
+    /// nothing is let in any more, and the connection ends with the answer to this one.
+    fn swallow_rest(&mut self, piece: Piece, number: u64, owed: Option<Owed>, toxic: u64) {
+        self.tally(toxic, |tally| tally.dropped(&Item::Data(piece)));
+        self.last = Some(number);
+        self.owed.extend(owed.map(|mut owed| {
+            if let Due::Answer(answer) = &mut owed.what {
+                answer.closes = true;
+            }
+            owed
+        }));
     }
 
     fn tally(&mut self, toxic: u64, count: impl FnOnce(&mut Tally)) {

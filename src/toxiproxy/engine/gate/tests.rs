@@ -251,3 +251,20 @@ fn upstream_that_ends_without_its_answer_ends_the_caller_too() {
         "the second answer has lost its place"
     );
 }
+
+#[test]
+fn swallowed_request_that_cannot_be_read_to_its_end_lets_nothing_through() {
+    let request = b"POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n\
+        3\r\nabc\r\nzz\r\nGET /secret HTTP/1.1\r\n\r\n";
+    for (effect, expected) in [(r#"{"status":503}"#, "503"), (r#"{"abort":true}"#, "")] {
+        for step in [1, 7, request.len()] {
+            let mut wire = Wire::new(effect);
+            request.chunks(step).for_each(|part| wire.send(UP, part));
+            wire.finish(UP);
+            assert_eq!(wire.came(UP), "|FIN", "{effect}");
+            let came = wire.came(DOWN);
+            assert!(came.contains(expected), "{effect}: {came}");
+            assert_eq!(came.matches('|').count(), 1, "{effect}: {came}");
+        }
+    }
+}
