@@ -141,7 +141,7 @@ impl ConnectionLog {
                 request = 0;
                 Part::Opaque
             }
-            Progress::Head(head) => match head.body(Body::Length(0)) {
+            Progress::Head(head) => match head.body(Side::Requests) {
                 Some(body) if state.open.len() < OPEN_MAX => {
                     self.begin(state, &head);
                     request = state.last_number;
@@ -260,7 +260,7 @@ impl ConnectionLog {
         let body = if bodiless {
             Some(Body::Length(0))
         } else {
-            head.body(Body::UntilClose)
+            head.body(Side::Responses)
         };
         match body {
             Some(body) if state.responses.expect(body) => Part::Last,

@@ -271,6 +271,15 @@ impl Head {
             .and_then(|value| std::str::from_utf8(value).ok())
     }
 
+    /// The parts of all fields of this name, which commas separate.
+    fn list(&self, name: &str) -> impl Iterator<Item = &str> {
+        let fields = self.fields.iter();
+        fields
+            .filter(move |(field, _)| field.eq_ignore_ascii_case(name))
+            .flat_map(|(_, value)| std::str::from_utf8(value).unwrap_or_default().split(','))
+            .map(str::trim)
+    }
+
     /// The path of a request, without its query.
     pub(crate) fn path(&self) -> &str {
         self.target.split(['?', '#']).next().unwrap_or(&self.target)
@@ -298,19 +307,25 @@ impl Head {
         self.field("upgrade").is_some() || self.method == "CONNECT"
     }
 
-    /// What its fields say of the body, `otherwise` when they say nothing; `None` when they are
-    /// contradictory.
-    pub(super) fn body(&self, otherwise: Body) -> Option<Body> {
-        if let Some(codings) = self.text("transfer-encoding") {
-            let last = codings.rsplit(',').next().unwrap_or(codings).trim();
-            return last
-                .eq_ignore_ascii_case("chunked")
-                .then_some(Body::Chunked);
+    /// How long the body is, as RFC 9112 §6.3 has it; `None` when that cannot be told.
+    pub(super) fn body(&self, side: Side) -> Option<Body> {
+        if let Some(last) = self.list("transfer-encoding").last() {
+            return match side {
+                _ if last.eq_ignore_ascii_case("chunked") => Some(Body::Chunked),
+                Side::Requests => None,
+                Side::Responses => Some(Body::UntilClose),
+            };
         }
-        match self.text("content-length") {
-            Some(length) => length.trim().parse().ok().map(Body::Length),
-            None => Some(otherwise),
-        }
+        let Some(length) = self.list("content-length").next() else {
+            return Some(match side {
+                Side::Requests => Body::Length(0),
+                Side::Responses => Body::UntilClose,
+            });
+        };
+        let alike = self.list("content-length").all(|other| other == length);
+        let is_number = length.bytes().all(|byte| byte.is_ascii_digit());
+        let length = length.parse().ok().filter(|_| alike && is_number);
+        length.map(Body::Length)
     }
 }
 
@@ -333,7 +348,10 @@ mod tests {
                     Progress::Unreadable => return [seen, vec!["unreadable".to_owned()]].concat(),
                     Progress::Head(head) => {
                         seen.push(format!("{}{}{}", head.method, head.target, head.status));
-                        if parser.expect(head.body(Body::Length(0)).unwrap()) {
+                        if parser.expect(match head.status {
+                            204 => Body::Length(0),
+                            _ => head.body(side).unwrap(),
+                        }) {
                             seen.push("end".to_owned());
                         }
                     }
@@ -389,6 +407,59 @@ mod tests {
     fn head_without_end_is_given_up() {
         let stream = format!("GET / HTTP/1.1\r\nx: {}", "y".repeat(2 * HEAD_MAX));
         assert_eq!(read(Side::Requests, &stream, 1000), ["unreadable"]);
+    }
+
+    #[test]
+    fn length_of_a_body_is_told_only_where_it_is_certain() {
+        let chunked = Some(Body::Chunked);
+        for (fields, request, response) in [
+            ("", Some(Body::Length(0)), Some(Body::UntilClose)),
+            ("Transfer-Encoding: gzip, chunked", chunked, chunked),
+            (
+                "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked",
+                chunked,
+                chunked,
+            ),
+            (
+                "Transfer-Encoding: chunked, gzip",
+                None,
+                Some(Body::UntilClose),
+            ),
+            (
+                "Transfer-Encoding: chunked\r\nTransfer-Encoding: x",
+                None,
+                Some(Body::UntilClose),
+            ),
+            (
+                "Transfer-Encoding: chunked\r\nContent-Length: 5",
+                chunked,
+                chunked,
+            ),
+            (
+                "Content-Length: 5",
+                Some(Body::Length(5)),
+                Some(Body::Length(5)),
+            ),
+            (
+                "Content-Length: 5, 5",
+                Some(Body::Length(5)),
+                Some(Body::Length(5)),
+            ),
+            (
+                "Content-Length: 5\r\nContent-Length: 5",
+                Some(Body::Length(5)),
+                Some(Body::Length(5)),
+            ),
+            ("Content-Length: 5\r\nContent-Length: 6", None, None),
+            ("Content-Length: 5, 6", None, None),
+            ("Content-Length: +5", None, None),
+            ("Content-Length:", None, None),
+        ] {
+            let end = if fields.is_empty() { "" } else { "\r\n" };
+            let head = Head::of_request(&format!("GET / HTTP/1.1\r\n{fields}{end}\r\n")).unwrap();
+            assert_eq!(head.body(Side::Requests), request, "{fields}");
+            assert_eq!(head.body(Side::Responses), response, "{fields}");
+        }
     }
 
     #[test]

@@ -17,10 +17,8 @@ impl Gate {
         around: &Surroundings<'_>,
     ) {
         let (number, part) = (piece.request, piece.part);
-        if part == Part::Opaque && !self.owed.is_empty() {
-            // Whose answer this is cannot be told, so what is owed has no place any more.
-            let toxic = self.owed.front().map_or(0, |owed| owed.wait.toxic);
-            return self.reset(toxic, chain);
+        if part == Part::Opaque {
+            return self.opaque_reply(piece, chain);
         }
         match self.fates.get(&number) {
             None => chain.accept(Item::Data(piece)),
@@ -42,6 +40,29 @@ impl Gate {
             self.answered = self.answered.max(number);
             self.pay(chain, around);
         }
+    }
+
+    /// Where answers begin and end cannot be told any more. What was to be kept from the caller must not come
+    /// with the rest, and what is owed has no place any more.
+    fn opaque_reply(&mut self, piece: Piece, chain: &mut Chain) {
+        let resets = |fate: &Fate| match fate {
+            Fate::Drop(toxic) | Fate::Swallow(toxic, true) => Some(*toxic),
+            Fate::Replace(..) | Fate::Swallow(_, false) => None,
+        };
+        let owed = self.owed.front().map(|owed| owed.wait.toxic);
+        if let Some(toxic) = self.fates.values().find_map(resets).or(owed) {
+            return self.reset(toxic, chain);
+        }
+        let replaced = |fate: &Fate| matches!(fate, Fate::Swallow(..));
+        if self.fates.values().any(replaced) {
+            chain.accept(Item::End(Ending::Finished));
+            return self.close();
+        }
+        self.fates.clear();
+        self.unread.push(piece);
+        self.unread
+            .drain(..)
+            .for_each(|piece| chain.accept(Item::Data(piece)));
     }
 
     /// The head of an answer with a fate is complete.
@@ -158,6 +179,7 @@ impl Gate {
     /// Resets the connection, behind the answers that are on their way.
     pub(super) fn reset(&mut self, toxic: u64, chain: &mut Chain) {
         self.tally(toxic, |tally| tally.reset());
+        self.unread.clear();
         chain.accept(Item::End(Ending::Reset));
         (self.replied, self.over) = (true, true);
     }

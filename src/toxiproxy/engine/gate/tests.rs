@@ -214,6 +214,22 @@ const UP: Stream = Stream::Upstream;
 const DOWN: Stream = Stream::Downstream;
 const GET: &[u8] = b"GET /a HTTP/1.1\r\n\r\n";
 
+/// What the caller gets when the upstream answers one request with these bytes, cut in every way, and ends.
+fn answered(effect: &str, answer: &[u8]) -> String {
+    let answers = [1, 7, answer.len()].map(|step| {
+        let mut wire = Wire::new(effect);
+        wire.send(UP, GET);
+        answer.chunks(step).for_each(|part| wire.send(DOWN, part));
+        wire.finish(DOWN);
+        wire.came(DOWN)
+    });
+    assert!(
+        answers.iter().all(|other| *other == answers[0]),
+        "{answers:?}"
+    );
+    answers[0].clone()
+}
+
 #[test]
 fn delayed_answer_outlives_an_upstream_that_ends_meanwhile() {
     for (effect, expected) in [(r#""status":503"#, "503"), (r#""abort":true"#, "|RST")] {
@@ -266,5 +282,45 @@ fn swallowed_request_that_cannot_be_read_to_its_end_lets_nothing_through() {
             assert!(came.contains(expected), "{effect}: {came}");
             assert_eq!(came.matches('|').count(), 1, "{effect}: {came}");
         }
+    }
+}
+
+#[test]
+fn dropped_answer_leaks_nothing_whatever_its_framing() {
+    for answer in [
+        "HTTP/1.0 200 OK\r\n\r\nsecret",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nsecret",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\nzz\r\nsecret",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nsecret",
+        "HTTP/9.9 what\r\n\r\nsecret",
+        "\0secret",
+    ] {
+        let came = answered(r#"{"drop_response":true}"#, answer.as_bytes());
+        assert_eq!(came, "|RST", "{answer:?}");
+    }
+}
+
+#[test]
+fn replaced_body_is_all_that_comes_whatever_the_framing() {
+    for head in [
+        "HTTP/1.0 200 OK\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\nzz\r\n",
+    ] {
+        let came = answered(r#"{"body":"other"}"#, format!("{head}secret").as_bytes());
+        assert!(came.starts_with("HTTP/1.1 200 OK\r\n"), "{head:?}: {came}");
+        assert!(came.ends_with("\r\n\r\nother|FIN"), "{head:?}: {came}");
+        assert!(!came.contains("secret"), "{head:?}: {came}");
+    }
+}
+
+#[test]
+fn answer_that_cannot_be_read_passes_as_it_is() {
+    for answer in [
+        "\x16\x03 not HTTP, and more of it",
+        "HTTP/1.1 2x0 what\r\n\r\nmore",
+    ] {
+        let came = answered(r#"{"body":"other"}"#, answer.as_bytes());
+        assert_eq!(came, format!("{answer}|FIN"));
     }
 }
