@@ -97,7 +97,7 @@ pub enum LinkEffect {
     },
     /// Bytes are held and delivered when lifted.
     Stall,
-    /// Bytes are dropped; connections are closed when lifted.
+    /// Bytes are dropped, and no close is heard of; connections are closed when lifted.
     Blackhole,
     /// Bytes per second, per connection.
     Bandwidth {

@@ -50,7 +50,9 @@ fn toxic(name: &str, stream: Stream, effect: &LinkEffect, is_shared: bool) -> To
         }
 
         LinkEffect::Stall => new("stall"),
-        LinkEffect::Blackhole => new("timeout").with("timeout", 0),
+        // A Toxiproxy lets ends through.
+        LinkEffect::Blackhole if is_shared => new("timeout").with("timeout", 0),
+        LinkEffect::Blackhole => new("timeout").with("timeout", 0).with("silent", true),
         LinkEffect::Bandwidth { bytes_per_s } => new("bandwidth").with("rate", bytes_per_s / 1000),
         LinkEffect::SlowClose { delay } => new("slow_close").with("delay", ms(delay)),
         LinkEffect::ResetPeer { after } => new("reset_peer").with("timeout", ms(after)),

@@ -76,7 +76,7 @@ pub enum InjectFile {
     Latency(Spanned<Short<LatencyFile>>),
     /// Bytes are held, and delivered when the fault ends.
     Stall,
-    /// Bytes are dropped; connections are closed when the fault ends.
+    /// Bytes are dropped, and nobody hears of a close; connections are closed when the fault ends.
     Blackhole,
     /// Bytes per second: `bandwidth: 100KB/s`.
     Bandwidth(ByteRate),

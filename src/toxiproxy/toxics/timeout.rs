@@ -1,7 +1,10 @@
 //! `timeout`: drops all data, and closes the connection after `timeout` ms without any. 0 is a black hole
 //! that never closes. Bytes are missing, so removing it closes the connection.
+//!
+//! The end of a stream passes, as in Toxiproxy: a peer that closes after each answer is then heard of at once.
+//! `silent` (extension) swallows ends too, as a network does that carries nothing.
 
-use super::{Attributes, Inbox, Item, Kind, Removal, Role, SMALL_ROOM, Scene, Stage, Step};
+use super::{Attributes, Extra, Inbox, Item, Kind, Removal, Role, SMALL_ROOM, Scene, Stage, Step};
 use crate::toxiproxy::clock::{Nanos, millis};
 
 pub(super) const KIND: Kind = Kind {
@@ -10,16 +13,19 @@ pub(super) const KIND: Kind = Kind {
     stage: |attributes| {
         Box::new(Timeout {
             timeout: millis(attributes.get("timeout")),
+            silent: attributes.flag("silent"),
             quiet_since: None,
         })
     },
     room: SMALL_ROOM,
     role: Role::Bytes,
-    extras: &[],
+    extras: &[Extra::flag("silent")],
 };
 
 struct Timeout {
     timeout: Nanos,
+    /// Ends are swallowed as well.
+    silent: bool,
     /// The last chunk that was dropped, else the beginning.
     quiet_since: Option<Nanos>,
 }
@@ -27,8 +33,10 @@ struct Timeout {
 impl Stage for Timeout {
     fn step(&mut self, inbox: &mut Inbox, scene: &mut Scene<'_>) -> Step {
         while let Some(item) = inbox.pop() {
-            if matches!(item, Item::End(_)) {
-                return Step::Pass(item);
+            match item {
+                Item::End(_) if self.silent => continue,
+                Item::End(_) => return Step::Pass(item),
+                Item::Data(_) => {}
             }
             scene.tally.dropped(&item);
             self.quiet_since = Some(scene.now);
@@ -52,6 +60,7 @@ impl Stage for Timeout {
 
     fn update(&mut self, attributes: &Attributes, now: Nanos) {
         self.timeout = millis(attributes.get("timeout"));
+        self.silent = attributes.flag("silent");
         self.quiet_since = Some(now);
     }
 
@@ -85,6 +94,15 @@ mod tests {
         assert_eq!(bench.run(3_600_000), "");
         bench.finish();
         assert_eq!(bench.run(3_600_000), "|FIN");
+    }
+
+    #[test]
+    fn silence_swallows_the_end_until_it_is_lifted() {
+        let mut bench = Bench::new("timeout", r#"{"timeout":0,"silent":true}"#);
+        bench.send(0, "x");
+        bench.finish();
+        assert_eq!(bench.run(3_600_000), "");
+        assert_eq!(bench.remove(), "|CLOSE");
     }
 
     #[test]
