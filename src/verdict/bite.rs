@@ -2,7 +2,10 @@
 
 use crate::evidence::{Call, CallEnd, Event};
 use crate::plan::fault::Down;
-use crate::plan::{FaultEffect, FaultPlan, LinkEffect, LinkName, ProcessEffect, ServiceName};
+use crate::plan::system::Protocol;
+use crate::plan::{
+    FaultEffect, FaultPlan, LinkEffect, LinkName, LinkPlan, ProcessEffect, ServiceName,
+};
 
 use super::case::Gap;
 use super::context::{Context, FaultSeen, Span};
@@ -13,6 +16,9 @@ use super::text;
 const BITES_MIN: u64 = 10;
 /// Calls after a fault's end that must look like the baseline.
 const CALLS_AFTER_MIN: usize = 20;
+/// Readings of a link's statistics, one a second, at which more must have moved: what stands for calls
+/// where bytes are counted and requests are not.
+const READINGS_MIN: usize = 2;
 /// How far back a killed service must have been at work, ns.
 const SERVED_BEFORE_NS: u64 = 5_000_000_000;
 
@@ -273,18 +279,56 @@ impl Context<'_> {
             .flat_map(move |link| self.calls_in(&link.name, span).iter().copied())
     }
 
+    /// Readings within a stretch at which more had moved, than at the one before, on links to a service
+    /// that count bytes alone.
+    fn busy_readings(
+        &self,
+        service: &ServiceName,
+        span: Span,
+        moved: impl Fn(&LinkCounts) -> u64,
+    ) -> usize {
+        let links = self.plan.system.links.iter();
+        let links = links.filter(|link| link.service == *service && counts_bytes(link));
+        let busy = |link: &LinkPlan| {
+            let readings = self
+                .evidence
+                .events
+                .iter()
+                .filter(|it| span.holds(it.at_ns));
+            let readings = readings.filter_map(|it| LinkCounts::of(&it.event, &link.name));
+            let moved: Vec<u64> = readings.map(|it| moved(&it)).collect();
+            moved.windows(2).filter(|two| two[1] > two[0]).count()
+        };
+        links.map(busy).sum()
+    }
+
+    /// What would have shown that a service was in use.
+    fn use_it(&self, service: &ServiceName, or: &str) -> String {
+        let mut links = self.plan.system.links.iter();
+        let counted = links.any(|link| link.service == *service && counts_bytes(link));
+        match counted && self.plan.toxiproxy.is_some() {
+            true => {
+                format!("run it without `--toxiproxy`: nobody else counts bytes to `{service}`")
+            }
+            false => format!("drive load that uses `{service}`{or}"),
+        }
+    }
+
     fn pause_gap(&self, seen: &FaultSeen<'_>, service: &ServiceName) -> Option<Gap> {
         // It answers from when its end is asked for, a little before that is confirmed.
         let unanswered = |call: &&Call| call.first_byte_ns.is_none_or(|at| at >= seen.lift_asked);
         let held = self.calls_to(service, seen.on).filter(unanswered).count() as u64;
-        (held < BITES_MIN).then(|| {
+        let frozen = Span::new(seen.on.from, seen.lift_asked);
+        let sent = |it: &LinkCounts| it.connections + it.request_bytes;
+        let bit = held >= BITES_MIN || self.busy_readings(service, frozen, sent) >= READINGS_MIN;
+        (!bit).then(|| {
             Gap::new(
                 format!(
                     "the fault `{}` did not bite: {} to `{service}` went unanswered meanwhile",
                     seen.plan.name,
                     text::count(held, "call")
                 ),
-                format!("drive load that uses `{service}`, or pause it for longer"),
+                self.use_it(service, ", or pause it for longer"),
             )
         })
     }
@@ -310,13 +354,14 @@ impl Context<'_> {
         }
         let before = Span::new(seen.asked.saturating_sub(SERVED_BEFORE_NS), seen.asked);
         let served = self.calls_to(service, before).count() as u64;
-        if served < BITES_MIN {
+        let answered = |it: &LinkCounts| it.response_bytes;
+        if served < BITES_MIN && self.busy_readings(service, before, answered) < READINGS_MIN {
             return gap(
                 format!(
                     "`{service}` had served {} in the 5 s before",
                     text::count(served, "request")
                 ),
-                format!("drive load that uses `{service}`"),
+                self.use_it(service, ""),
             );
         }
         None
@@ -340,6 +385,37 @@ impl Context<'_> {
                 && matches!(&it.event, Event::ServiceReady { service, incarnation, .. }
                     if service == wanted && *incarnation > old)
         })
+    }
+}
+
+/// Whether a link's requests are not told apart.
+fn counts_bytes(link: &LinkPlan) -> bool {
+    link.protocol != Protocol::Http
+}
+
+/// A reading of a link's statistics.
+struct LinkCounts {
+    connections: u64,
+    request_bytes: u64,
+    response_bytes: u64,
+}
+
+impl LinkCounts {
+    fn of(event: &Event, wanted: &LinkName) -> Option<Self> {
+        match event {
+            Event::LinkStats {
+                link,
+                connections,
+                request_bytes,
+                response_bytes,
+                ..
+            } if link == wanted => Some(Self {
+                connections: *connections,
+                request_bytes: *request_bytes,
+                response_bytes: *response_bytes,
+            }),
+            _ => None,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use super::super::testing::*;
 use crate::evidence::{CallEnd, Event, SourceState};
 use crate::plan::fault::{Distribution, Down};
 use crate::plan::property::*;
-use crate::plan::system::RecordKind;
+use crate::plan::system::{Protocol, RecordKind};
 use crate::plan::{Direction, FaultEffect, LinkEffect, LinkName, ProcessEffect, ServiceName};
 
 fn errors() -> Property {
@@ -289,6 +289,63 @@ fn a_pause_needs_calls_that_went_unanswered() {
         }
     }
     run.passes(errors());
+}
+
+/// The link to payments as one that counts bytes, read once a second: what moved each second until a
+/// time and after it.
+fn on_bytes(run: &mut Run, each: [u64; 3], until: u64, rest: [u64; 3]) {
+    let link = LinkName::new("orders", "payments");
+    run.evidence.calls.retain(|it| it.link != link);
+    for plan in &mut run.plan.system.links {
+        if plan.name == link {
+            plan.protocol = Protocol::Tcp;
+        }
+    }
+    let mut counts = [0; 3];
+    for at in (0..END).step_by(S as usize) {
+        let moved = if at <= until { each } else { rest };
+        for (count, moved) in counts.iter_mut().zip(moved) {
+            *count += moved;
+        }
+        let [connections, request_bytes, response_bytes] = counts;
+        let event = Event::LinkStats {
+            link: link.clone(),
+            connections,
+            open: 1,
+            refused: 0,
+            request_bytes,
+            response_bytes,
+            requests: None,
+        };
+        run.add(at, event);
+    }
+}
+
+#[test]
+fn a_killed_service_that_only_bytes_reach_had_sent_some_before() {
+    let killed = |bytes| {
+        let mut run = process(kill());
+        exit(&mut run);
+        ready(&mut run, 2);
+        on_bytes(&mut run, bytes, ON, [0; 3]);
+        run
+    };
+    killed([0, 100, 100]).passes(errors());
+    let nothing_back = "`payments` had served 0 requests in the 5 s before";
+    killed([1, 100, 0]).is_inconclusive(errors(), nothing_back);
+}
+
+#[test]
+fn a_paused_service_that_only_bytes_reach_was_asked_meanwhile() {
+    let paused = |bytes| {
+        let mut run = process(ProcessEffect::Pause);
+        on_bytes(&mut run, [1, 100, 100], ON, bytes);
+        run
+    };
+    paused([0, 100, 0]).passes(errors());
+    paused([1, 0, 0]).passes(errors());
+    let idle = "0 calls to `payments` went unanswered meanwhile";
+    paused([0, 0, 0]).is_inconclusive(errors(), idle);
 }
 
 #[test]
