@@ -280,12 +280,13 @@ fn lifted(state: &State, fault: &FaultName, confirmed_ns: u64, bites: &[Bite]) -
             seconds(confirmed_ns.saturating_sub(*on) as f64 / 1e9)
         )
     });
-    let requests: u64 = bites.iter().map(|bite| bite.requests).sum();
-    let connections: u64 = bites.iter().map(|bite| bite.connections).sum();
-    let bit = if bites.is_empty() {
-        String::new()
-    } else {
-        format!("; it bit {requests} requests on {connections} connections")
+    let total = |of: fn(&Bite) -> u64| bites.iter().map(of).sum::<u64>() as usize;
+    let connections = text::count(total(|bite| bite.connections), "connection");
+    let bit = match total(|bite| bite.requests) {
+        _ if bites.is_empty() => String::new(),
+        // Of bytes, or of nobody.
+        0 => format!("; it bit {connections}"),
+        n => format!("; it bit {} on {connections}", text::count(n, "request")),
     };
     Line::toned("fault", Tone::Good, format!("{fault} lifted{lasted}{bit}"))
 }
