@@ -325,7 +325,12 @@ async fn pipe(client: &mut TcpStream, server: &mut TcpStream, live: &Live) -> Re
         if requests.is_abandoned() {
             responses.source_was_reset();
         }
+        let was_full = !gate.has_room(Stream::Upstream);
         responses.poll(cx, &mut server_read, &mut client_write, live, &mut gate)?;
+        if was_full && gate.has_room(Stream::Upstream) {
+            // Answers went that the next requests have waited for.
+            cx.waker().wake_by_ref();
+        }
         if responses.is_abandoned() {
             requests.source_was_reset();
         }

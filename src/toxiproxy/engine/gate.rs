@@ -90,6 +90,15 @@ struct Owed {
     what: Due,
 }
 
+impl Owed {
+    fn weight(&self) -> usize {
+        match &self.what {
+            Due::Answer(answer) => answer.head.len() + answer.body.len(),
+            Due::Reset(_) => 0,
+        }
+    }
+}
+
 enum Due {
     Answer(Answer),
     Reset(u64),
@@ -131,9 +140,10 @@ impl Gate {
             || !matches!(self.incoming.state, Reading::Passing)
     }
 
-    /// Whether more may be read from a source.
+    /// Whether more may be read from a source. Requests whose answers are owed count as much as these.
     pub(crate) fn has_room(&self, stream: Stream) -> bool {
-        stream == Stream::Downstream || self.weight < SMALL_ROOM
+        let owed = || self.owed.iter().map(Owed::weight).sum::<usize>();
+        stream == Stream::Downstream || self.weight + owed() < SMALL_ROOM
     }
 
     /// Lets a piece in, or not.

@@ -90,10 +90,13 @@ impl Pump {
                 let around = Surroundings { log, identity, now };
                 gate.advance(self.stream, &mut self.chain, &around)
             });
+            let was_full = !self.chain.has_room();
             let released = self
                 .chain
                 .advance(now, &|| live.open_requests())
                 .map_err(|_| Cut::ResetByToxic)?;
+            // The gate may have waited for that room.
+            let freed = was_full && self.chain.has_room();
             let wake_at = opened.into_iter().chain(released).min();
             let moved = match self.ride(cx, source, destination, live) {
                 // Nothing comes or goes any more; but toxics may still end the connection.
@@ -113,7 +116,7 @@ impl Pump {
                     wrote | self.read(cx, source, live, gate)
                 }
             };
-            if !moved && !self.sleep_until(cx, now, wake_at) {
+            if !moved && !freed && !self.sleep_until(cx, now, wake_at) {
                 return Ok(());
             }
         }

@@ -375,6 +375,30 @@ async fn delayed_answer_arrives_although_the_upstream_has_closed_its_idle_connec
 }
 
 #[tokio::test]
+async fn more_answers_than_there_is_room_for_all_come() {
+    const LENGTH: usize = 100_000;
+    const REQUESTS: usize = 50;
+    let toxic = fault(json!({"status": 503, "body": "q".repeat(LENGTH)}));
+    let shop = Shop::new(1, toxic).await;
+    let caller = TcpStream::connect(shop.listen).await.unwrap();
+    let (mut reader, mut writer) = caller.into_split();
+    let sending = tokio::spawn(async move {
+        // Long enough that each is read by itself.
+        let request = format!("GET /a HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(60_000));
+        let all = request.repeat(REQUESTS);
+        writer.write_all(all.as_bytes()).await.unwrap();
+    });
+    let (mut answers, mut bytes) = (0, vec![0; 1 << 20]);
+    while answers < REQUESTS * LENGTH {
+        let length = within("an answer", reader.read(&mut bytes)).await.unwrap();
+        assert!(length > 0, "the end after {answers} bytes");
+        answers += bytes[..length].iter().filter(|byte| **byte == b'q').count();
+    }
+    assert_eq!(answers, REQUESTS * LENGTH, "no head has a q");
+    within("the requests", sending).await.unwrap();
+}
+
+#[tokio::test]
 async fn upgraded_connection_passes_untouched() {
     let link = link(&[fault(json!({"status": 503, "every": 2}))]).await;
     let (mut caller, mut callee) = link.connect().await;

@@ -11,7 +11,9 @@ const TOXIC_FIELD: &str = "x-chaos-toxic";
 /// An answer in the place of the upstream's.
 pub(super) struct Answer {
     pub(super) status: u16,
-    pub(super) bytes: Bytes,
+    pub(super) head: Bytes,
+    /// Not a copy: thousands of answers may be owed at a time.
+    pub(super) body: Bytes,
     /// The connection ends with it.
     pub(super) closes: bool,
 }
@@ -35,19 +37,18 @@ impl Answer {
             field(&mut bytes, "content-length", length(body).as_bytes());
         }
         bytes.put_slice(b"\r\n");
-        if !has_no_body(status) && head.method != "HEAD" {
-            bytes.put_slice(body);
-        }
+        let bodiless = has_no_body(status) || head.method == "HEAD";
         Self {
             status,
-            bytes: bytes.freeze(),
+            head: bytes.freeze(),
+            body: if bodiless { Bytes::new() } else { body.clone() },
             closes,
         }
     }
 }
 
-/// The answer of this head with another body.
-pub(super) fn with_body(head: &Head, body: &Bytes) -> Bytes {
+/// The head of this answer for another body.
+pub(super) fn for_body(head: &Head, body: &Bytes) -> Bytes {
     // They speak of the body that was.
     const OF_THE_BODY: [&str; 6] = [
         "content-length",
@@ -65,7 +66,6 @@ pub(super) fn with_body(head: &Head, body: &Bytes) -> Bytes {
     }
     field(&mut bytes, "content-length", length(body).as_bytes());
     bytes.put_slice(b"\r\n");
-    bytes.put_slice(body);
     bytes.freeze()
 }
 

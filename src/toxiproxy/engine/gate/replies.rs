@@ -1,7 +1,9 @@
 //! The answers of a gate: those of the upstream, which may be dropped or changed, and those made here, each
 //! in its turn.
 
-use super::answer::{has_no_body, with_body};
+use bytes::Bytes;
+
+use super::answer::{for_body, has_no_body};
 use super::{Due, Fate, Gate, Reading, Surroundings};
 use crate::toxiproxy::clock::Nanos;
 use crate::toxiproxy::engine::chain::Chain;
@@ -80,16 +82,13 @@ impl Gate {
                 self.fates.insert(number, Fate::Swallow(toxic, true));
                 return;
             }
-            Some(Fate::Replace(toxic, body)) if !has_no_body(head.status) => {
-                Some((toxic, with_body(head, &body)))
-            }
+            Some(Fate::Replace(toxic, body)) if !has_no_body(head.status) => Some((toxic, body)),
             _ => None,
         };
         match (replaced, pieces.last().cloned()) {
-            (Some((toxic, data)), Some(last)) => {
+            (Some((toxic, body)), Some(last)) => {
                 self.tally(toxic, |tally| tally.changed(&last));
-                let part = Part::Last;
-                chain.accept(Item::Data(Piece { data, part, ..last }));
+                write(for_body(head, &body), body, number, last.at, chain);
                 self.fates.insert(number, Fate::Swallow(toxic, false));
             }
             _ => pieces
@@ -130,10 +129,11 @@ impl Gate {
         }
     }
 
-    /// Puts the answers that are owed into the chain as far as it is their turn; when to come again.
+    /// Puts the answers that are owed into the chain as far as it is their turn and there is room; when to
+    /// come again.
     pub(super) fn pay(&mut self, chain: &mut Chain, around: &Surroundings<'_>) -> Option<Nanos> {
         while let Some(owed) = self.owed.front() {
-            if self.replied || owed.request != self.answered + 1 {
+            if self.replied || owed.request != self.answered + 1 || !chain.has_room() {
                 break;
             }
             if owed.wait.due > around.now {
@@ -146,12 +146,7 @@ impl Gate {
                     around
                         .log
                         .answered_here(owed.request, answer.status, around.now);
-                    chain.accept(Item::Data(Piece {
-                        data: answer.bytes,
-                        at: around.now,
-                        request: owed.request,
-                        part: Part::Last,
-                    }));
+                    write(answer.head, answer.body, owed.request, around.now, chain);
                     self.answered = owed.request;
                     if answer.closes {
                         chain.accept(Item::End(Ending::Finished));
@@ -182,5 +177,20 @@ impl Gate {
         self.unread.clear();
         chain.accept(Item::End(Ending::Reset));
         (self.replied, self.over) = (true, true);
+    }
+}
+
+/// Puts an answer into the chain.
+fn write(head: Bytes, body: Bytes, request: u64, at: Nanos, chain: &mut Chain) {
+    let whole = body.is_empty();
+    let head = (head, if whole { Part::Last } else { Part::Inside });
+    let body = (!whole).then_some((body, Part::Last));
+    for (data, part) in [head].into_iter().chain(body) {
+        chain.accept(Item::Data(Piece {
+            data,
+            at,
+            request,
+            part,
+        }));
     }
 }

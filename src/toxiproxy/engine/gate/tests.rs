@@ -324,3 +324,27 @@ fn answer_that_cannot_be_read_passes_as_it_is() {
         assert_eq!(came, format!("{answer}|FIN"));
     }
 }
+
+#[test]
+fn requests_are_read_only_while_there_is_room_for_their_answers() {
+    let body = "b".repeat(SMALL_ROOM / 4);
+    for delay in [0, 5] {
+        let fault = format!(r#"{{"status":503,"delay":{delay},"body":"{body}"}}"#);
+        let mut wire = Wire::new(&fault);
+        let mut requests = 0;
+        while wire.gate.has_room(UP) {
+            wire.send(UP, GET);
+            requests += 1;
+            assert!(requests < 10, "the caller reads none of them");
+        }
+        wire.now += 5 * MILLISECOND;
+        let mut paid = 0;
+        while paid < requests {
+            wire.advance();
+            let came = wire.came(DOWN).matches("503").count();
+            assert!(came > 0, "the next is paid when there is room");
+            paid += came;
+        }
+        assert!(wire.gate.has_room(UP));
+    }
+}
