@@ -287,13 +287,16 @@ impl Head {
 
     /// Whether more requests may follow on the connection.
     pub(crate) fn keeps_alive(&self) -> bool {
-        let said = self.text("connection").unwrap_or_default().to_lowercase();
-        let says = |word: &str| said.split(',').any(|part| part.trim() == word);
-        if self.old {
-            says("keep-alive")
-        } else {
-            !says("close")
-        }
+        let says = |word: &str| {
+            let mut words = self.list("connection");
+            words.any(|said| said.eq_ignore_ascii_case(word))
+        };
+        !says("close") && (!self.old || says("keep-alive"))
+    }
+
+    /// Whether it is of HTTP/1.0, where connections end with each answer unless both sides say otherwise.
+    pub(crate) fn is_old(&self) -> bool {
+        self.old
     }
 
     /// Whether the caller waits for a word before it sends the body.

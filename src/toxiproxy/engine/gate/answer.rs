@@ -27,8 +27,10 @@ impl Answer {
         if HeaderValue::from_str(toxic).is_ok() {
             field(&mut bytes, TOXIC_FIELD, toxic.as_bytes());
         }
-        if closes {
-            field(&mut bytes, "connection", b"close");
+        match (closes, head.is_old()) {
+            (true, _) => field(&mut bytes, "connection", b"close"),
+            (false, true) => field(&mut bytes, "connection", b"keep-alive"),
+            (false, false) => {}
         }
         if !has_no_body(status) {
             if !body.is_empty() {
@@ -64,6 +66,9 @@ pub(super) fn for_body(head: &Head, body: &Bytes) -> Bytes {
             field(&mut bytes, name, value);
         }
     }
+    if head.is_old() && head.field("connection").is_none() {
+        field(&mut bytes, "connection", b"close");
+    }
     field(&mut bytes, "content-length", length(body).as_bytes());
     bytes.put_slice(b"\r\n");
     bytes.freeze()
@@ -91,4 +96,44 @@ fn field(bytes: &mut BytesMut, name: &str, value: &[u8]) {
     bytes.put_slice(b": ");
     bytes.put_slice(value);
     bytes.put_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the answer to a request says of the connection.
+    fn said(request: &str) -> (Option<String>, bool) {
+        let head = Head::of_request(&format!("{request}\r\n\r\n")).unwrap();
+        let answer = Answer::new(503, &Bytes::new(), &head, true, "fault");
+        let text = String::from_utf8(answer.head.to_vec()).unwrap();
+        let mut lines = text.lines();
+        let word = lines.find_map(|line| line.strip_prefix("connection: ").map(str::to_owned));
+        (word, answer.closes)
+    }
+
+    #[test]
+    fn connection_stays_where_the_caller_wants_it_and_is_told_so_if_it_is_old() {
+        let (close, keep) = (Some("close".to_owned()), Some("keep-alive".to_owned()));
+        for (request, expected) in [
+            ("GET / HTTP/1.1", (None, false)),
+            ("GET / HTTP/1.1\r\nConnection: keep-alive", (None, false)),
+            (
+                "GET / HTTP/1.1\r\nConnection: x, Close",
+                (close.clone(), true),
+            ),
+            (
+                "GET / HTTP/1.1\r\nConnection: x\r\nConnection: close",
+                (close.clone(), true),
+            ),
+            ("GET / HTTP/1.0", (close.clone(), true)),
+            ("GET / HTTP/1.0\r\nConnection: Keep-Alive", (keep, false)),
+            (
+                "GET / HTTP/1.0\r\nConnection: keep-alive, close",
+                (close, true),
+            ),
+        ] {
+            assert_eq!(said(request), expected, "{request:?}");
+        }
+    }
 }
