@@ -1,5 +1,6 @@
 //! `bandwidth`: at most `rate` KB/s (1 KB = 1000 B) per connection. Chunks larger than a tenth of a second's
-//! worth are cut, so that a slow link trickles instead of bursting. `rate` 0 holds everything.
+//! worth are cut, so that a slow link trickles instead of bursting. `rate` 0 holds all bytes, and the end
+//! that is behind them.
 //!
 //! With `shared` (extension) the rate is that of all connections of the proxy together: they take turns on
 //! one line, in smaller pieces.
@@ -64,8 +65,7 @@ impl Stage for Bandwidth {
     fn step(&mut self, inbox: &mut Inbox, scene: &mut Scene<'_>) -> Step {
         let (item, length, at) = match inbox.front() {
             Some(item @ Item::Data(piece)) => (item, piece.data.len(), piece.at),
-            _ if self.rate > 0 => return inbox.pop().map_or(Step::Idle, Step::Pass),
-            _ => return Step::Idle,
+            _ => return inbox.pop().map_or(Step::Idle, Step::Pass),
         };
         if self.rate == 0 {
             inbox
@@ -143,6 +143,14 @@ mod tests {
             bench.run(5);
             assert_eq!(bench.remove(), "abc");
         }
+    }
+
+    #[test]
+    fn rate_of_zero_lets_the_end_of_an_idle_connection_through() {
+        let mut bench = Bench::new("bandwidth", r#"{"rate":0}"#);
+        assert_eq!(bench.run(0), "");
+        bench.finish();
+        assert_eq!(bench.run(0), "|FIN");
     }
 
     #[test]

@@ -241,6 +241,18 @@ async fn bandwidth_of_zero_holds_everything_until_it_goes() {
 }
 
 #[tokio::test]
+async fn end_of_an_idle_connection_passes_a_bandwidth_of_zero() {
+    on_each(async |server| {
+        let link = Link::new(&server).await;
+        let (mut caller, callee) = link.connect().await;
+        link.add("bandwidth", json!({ "rate": 0 })).await;
+        drop(callee);
+        assert_eq!(read_end(&mut caller).await, (Vec::new(), None));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn removed_timeout_closes_and_its_bytes_are_gone() {
     on_each(async |server| {
         let link = Link::new(&server).await;
