@@ -348,3 +348,19 @@ fn requests_are_read_only_while_there_is_room_for_their_answers() {
         assert!(wire.gate.has_room(UP));
     }
 }
+
+#[test]
+fn lifted_delay_does_not_count_in_other_toxics() {
+    let (delay, latency) = (r#"{"delay":3600000}"#, r#"{"latency":5}"#);
+    let mut wire = Wire::new(delay);
+    wire.set(&[("http", delay), ("latency", latency)]);
+    wire.send(UP, GET);
+    wire.now += 10 * MILLISECOND;
+    // The place of the fault is taken by nothing; the latency stays.
+    wire.set(&[("noop", "{}"), ("latency", latency)]);
+    wire.advance();
+    assert_eq!(wire.came(UP), "");
+    wire.now += 5 * MILLISECOND;
+    wire.advance();
+    assert_eq!(wire.came(UP).as_bytes(), GET);
+}

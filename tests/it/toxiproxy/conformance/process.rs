@@ -296,6 +296,31 @@ async fn calls_without_the_token_are_refused() {
 }
 
 #[tokio::test]
+async fn empty_token_is_refused_and_lets_nobody_in() {
+    for empty in ["", " \n"] {
+        let mut command = Kind::Chaos.command().unwrap();
+        command
+            .args(["-host", "127.0.0.1", "-port", "0"])
+            .env("CHAOS_PROXY_TOKEN", empty)
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        let output = within("the end of the process", command.output())
+            .await
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.contains("`CHAOS_PROXY_TOKEN` is empty"), "{error}");
+        assert!(output.stdout.is_empty(), "no address is announced");
+    }
+    let token = [("CHAOS_PROXY_TOKEN", "secret")];
+    let server = Server::start_with(Kind::Chaos, &[], &token).await.unwrap();
+    let get = || Request::new("GET", "/proxies", "");
+    assert_eq!(server.call(&get()).await.status, 401);
+    let admitted = get().with("authorization", "Bearer secret");
+    assert_eq!(server.call(&admitted).await.status, 200);
+}
+
+#[tokio::test]
 async fn toxics_under_a_lease_go_when_it_ends() {
     let server = Server::start(Kind::Chaos, &[]).await.unwrap();
     server.proxy("a", "127.0.0.1:0", "u").await;
