@@ -2,6 +2,9 @@
 //!
 //! It knows no HTTP: the API decodes, calls a method here, and shows what it returns. Nothing here waits
 //! for a peer; the only wait is for a name server, bounded, before any lock is taken.
+//!
+//! Whatever binds or frees a port holds the lock of all proxies for that moment, so what listens is what is
+//! in the map, and of two changes one sees all of the other.
 
 mod address;
 mod alarm;
@@ -17,6 +20,8 @@ mod proxy;
 mod pump;
 mod set;
 mod stats;
+#[cfg(test)]
+mod tests;
 mod toxic_changes;
 
 use std::collections::BTreeMap;
@@ -143,24 +148,32 @@ impl Engine {
         name: &str,
         asked: ProxyUpdate,
     ) -> Result<wire::Proxy, Refusal> {
-        let proxy = self.find(name)?;
-        let now = proxy.place();
-        let to = Place {
-            listen: asked.listen.unwrap_or(now.listen),
-            upstream: asked.upstream.unwrap_or(now.upstream),
-            enabled: asked.enabled.unwrap_or(now.enabled),
-            upstream_up: asked.upstream_up.unwrap_or(now.upstream_up),
-        };
-        let resolved = resolve(&to.listen).await.map_err(Refusal::Listen)?;
-        proxy.move_to(&to, &resolved).map_err(Refusal::Listen)?;
-        Ok(proxy.to_wire())
+        loop {
+            let before = self.find(name)?.place();
+            let listen = asked.listen.as_ref().unwrap_or(&before.listen);
+            let resolved = resolve(listen).await.map_err(Refusal::Listen)?;
+            let proxies = locked(&self.proxies);
+            let proxy = proxies.get(name).ok_or(Refusal::ProxyNotFound)?;
+            let now = proxy.place();
+            if asked.listen.is_none() && now.listen != before.listen {
+                // Another change came first: that is not the address any more.
+                continue;
+            }
+            let to = Place {
+                listen: listen.clone(),
+                upstream: asked.upstream.unwrap_or(now.upstream),
+                enabled: asked.enabled.unwrap_or(now.enabled),
+                upstream_up: asked.upstream_up.unwrap_or(now.upstream_up),
+            };
+            proxy.move_to(&to, &resolved).map_err(Refusal::Listen)?;
+            return Ok(proxy.to_wire());
+        }
     }
 
     /// Deletes a proxy and closes its connections.
     pub(crate) fn remove(&self, name: &str) -> Result<(), Refusal> {
-        let proxy = locked(&self.proxies)
-            .remove(name)
-            .ok_or(Refusal::ProxyNotFound)?;
+        let mut proxies = locked(&self.proxies);
+        let proxy = proxies.remove(name).ok_or(Refusal::ProxyNotFound)?;
         proxy.stop();
         Ok(())
     }
@@ -197,14 +210,15 @@ impl Engine {
     /// A proxy at the same place is left untouched; another of the name is replaced.
     async fn create_or_replace(&self, asked: &wire::Proxy) -> Result<Arc<Proxy>, Refusal> {
         let resolved = resolve(&asked.listen).await;
-        if let Ok(existing) = self.find(&asked.name) {
+        let mut proxies = locked(&self.proxies);
+        if let Some(existing) = proxies.get(&asked.name) {
             let resolved = resolved.clone().map_err(Refusal::Listen)?;
             let place = existing.place();
             if place.listen == resolved.text
                 && place.upstream == asked.upstream
                 && existing.settings.agrees(asked)
             {
-                return Ok(existing);
+                return Ok(Arc::clone(existing));
             }
             existing.stop();
         }
@@ -214,23 +228,34 @@ impl Engine {
                 resolved.map_err(|error| Refusal::Listen(format!("listen tcp: {error}")))?;
             proxy.start(&address).map_err(Refusal::Listen)?;
         }
-        let replaced = locked(&self.proxies).insert(asked.name.clone(), Arc::clone(&proxy));
-        if let Some(replaced) = replaced {
-            replaced.stop();
-        }
+        proxies.insert(asked.name.clone(), Arc::clone(&proxy));
         Ok(proxy)
     }
 
     /// Enables every proxy and removes all toxics; stops at the first that cannot listen.
     pub(crate) async fn reset(&self) -> Result<(), Refusal> {
         for proxy in self.all() {
-            let place = proxy.place();
-            if let Some(address) = resolve_to_listen(!place.enabled, &place.listen).await? {
-                proxy.start(&address).map_err(Refusal::Listen)?;
-            }
+            self.enable(&proxy).await?;
             proxy.remove_toxics();
         }
         Ok(())
+    }
+
+    /// Enables a proxy, unless it was removed meanwhile.
+    async fn enable(&self, proxy: &Arc<Proxy>) -> Result<(), Refusal> {
+        loop {
+            let before = proxy.place();
+            let resolved = resolve_to_listen(!before.enabled, &before.listen).await?;
+            let proxies = locked(&self.proxies);
+            let current = proxies.get(&*proxy.settings.name);
+            let is_there = current.is_some_and(|current| Arc::ptr_eq(current, proxy));
+            let now = proxy.place();
+            return match resolved.filter(|_| is_there && !now.enabled) {
+                Some(_) if now.listen != before.listen => continue,
+                Some(address) => proxy.start(&address).map_err(Refusal::Listen),
+                None => Ok(()),
+            };
+        }
     }
 
     /// Closes everything.

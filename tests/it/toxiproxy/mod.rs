@@ -7,6 +7,7 @@ mod connections;
 mod deadly;
 mod http_faults;
 mod life;
+mod racing_calls;
 mod requests;
 mod robustness;
 mod splice;
