@@ -13,7 +13,7 @@ use super::route::{Page, Route};
 use super::{Api, decode, mark_as_text, metrics};
 use crate::toxiproxy::VERSION;
 use crate::toxiproxy::engine::{self, Engine, Refusal};
-use crate::toxiproxy::wire::{ErrorBody, Populated, Proxy};
+use crate::toxiproxy::wire::{ErrorBody, Populated, Proxy, ToxicsSet};
 
 /// How long a call waits for the connections to follow it.
 const SETTLE_WITHIN: Duration = Duration::from_millis(500);
@@ -31,7 +31,7 @@ pub(super) async fn make(
 ) -> Response {
     let engine = &api.engine;
     if route == Route::Populate {
-        return populate(engine, body).await;
+        return populate(api, body, lease).await;
     }
     let result = match route {
         Route::Populate => Ok(no_content()),
@@ -40,7 +40,7 @@ pub(super) async fn make(
         Route::Reset => reset(engine).await,
         Route::AllStats => Ok(json(StatusCode::OK, &engine.stats())),
         Route::Requests(name, page) => requests(engine, name.as_deref(), page),
-        Route::CreateProxy => create(engine, body).await,
+        Route::CreateProxy => create(api, body, lease).await,
         Route::Proxy(name) => shown(engine.find(&name).map(|proxy| proxy.to_wire())),
         Route::UpdateProxy(name) => update(engine, &name, body).await,
         Route::DeleteProxy(name) => engine.remove(&name).map(|()| no_content()),
@@ -64,12 +64,30 @@ fn shown<T: Serialize>(value: Result<T, Refusal>) -> Answer {
     value.map(|value| json(StatusCode::OK, &value))
 }
 
-async fn create(engine: &Engine, body: Result<Bytes, Refusal>) -> Answer {
+async fn create(api: &Api, body: Result<Bytes, Refusal>, lease: Option<&str>) -> Answer {
     let asked = decode::new_proxy(&body?)?;
-    engine
-        .create(&asked)
-        .await
-        .map(|proxy| json(StatusCode::CREATED, &proxy))
+    check(api, lease)?;
+    let created = api.engine.create(&asked).await?;
+    own(api, lease, &created.proxy, &created.toxics);
+    Ok(json(StatusCode::CREATED, &created.proxy.to_wire()))
+}
+
+/// Whether the lease that a call names, if it does, is there.
+fn check(api: &Api, lease: Option<&str>) -> Result<(), Refusal> {
+    lease.map_or(Ok(()), |lease| api.leases.check(lease))
+}
+
+/// Puts the toxics that a call has set under its lease, if it names one.
+fn own(
+    api: &Api,
+    lease: Option<&str>,
+    proxy: &Arc<engine::Proxy>,
+    toxics: &[Arc<engine::ToxicSpec>],
+) {
+    if let Some(lease) = lease {
+        let ids = toxics.iter().map(|spec| spec.id);
+        api.leases.own(lease, proxy, ids);
+    }
 }
 
 async fn update(engine: &Engine, name: &str, body: Result<Bytes, Refusal>) -> Answer {
@@ -85,11 +103,11 @@ async fn add_toxic(
 ) -> Answer {
     let proxy = api.engine.find(name)?;
     let asked = decode::new_toxic(&body?)?;
-    under_lease(api, lease, &proxy, || {
-        let toxic = proxy.add_toxic(&asked)?;
-        Ok((vec![toxic.name.clone()], toxic))
-    })
-    .await
+    check(api, lease)?;
+    let toxic = proxy.add_toxic(&asked)?;
+    own(api, lease, &proxy, std::slice::from_ref(&toxic));
+    settled([&proxy]).await;
+    Ok(json(StatusCode::OK, &toxic.to_wire()))
 }
 
 async fn set_toxics(
@@ -100,30 +118,15 @@ async fn set_toxics(
 ) -> Answer {
     let proxy = api.engine.find(name)?;
     let asked = decode::toxics(&body?)?;
-    under_lease(api, lease, &proxy, || {
-        let set = proxy.set_toxics(&asked)?;
-        let names = set.toxics.iter().map(|toxic| toxic.name.clone());
-        Ok((names.collect(), set))
-    })
-    .await
-}
-
-/// Sets toxics, whose names come back with the answer, and puts them under the lease if there is one.
-async fn under_lease<T: Serialize>(
-    api: &Api,
-    lease: Option<&str>,
-    proxy: &Arc<engine::Proxy>,
-    set: impl FnOnce() -> Result<(Vec<String>, T), Refusal>,
-) -> Answer {
-    if let Some(lease) = lease {
-        api.leases.check(lease)?;
-    }
-    let (names, answer) = set()?;
-    if let Some(lease) = lease {
-        api.leases.own(lease, proxy, &names);
-    }
-    settled([proxy]).await;
-    Ok(json(StatusCode::OK, &answer))
+    check(api, lease)?;
+    let set = proxy.set_toxics(&asked)?;
+    own(api, lease, &proxy, &set.toxics);
+    settled([&proxy]).await;
+    let set = ToxicsSet {
+        generation: set.generation,
+        toxics: set.to_wire(),
+    };
+    Ok(json(StatusCode::OK, &set))
 }
 
 fn renew_lease(api: &Api, id: &str, body: Result<Bytes, Refusal>) -> Answer {
@@ -202,29 +205,32 @@ struct PartlyPopulated {
     proxies: Option<Vec<Proxy>>,
 }
 
-async fn populate(engine: &Engine, body: Result<Bytes, Refusal>) -> Response {
-    let populated = match body.and_then(|body| decode::proxies(&body)) {
-        Ok(asked) => engine.populate(&asked).await,
+async fn populate(api: &Api, body: Result<Bytes, Refusal>, lease: Option<&str>) -> Response {
+    let asked = body.and_then(|body| decode::proxies(&body));
+    let populated = match asked.and_then(|asked| check(api, lease).map(|()| asked)) {
+        Ok(asked) => api.engine.populate(&asked).await,
         Err(refusal) => Err((Vec::new(), refusal)),
     };
-    let some = |proxies: Vec<Proxy>| (!proxies.is_empty()).then_some(proxies);
-    match populated {
-        Ok(proxies) => json(
-            StatusCode::CREATED,
-            &Populated {
-                proxies: some(proxies),
-            },
-        ),
-        Err((proxies, refusal)) => {
-            let status = refusal.status();
-            let body = PartlyPopulated {
-                error: refusal.to_string(),
-                status,
-                proxies: some(proxies),
-            };
-            json(status_code(status), &body)
-        }
+    let (done, refusal) = match populated {
+        Ok(done) => (done, None),
+        Err((done, refusal)) => (done, Some(refusal)),
+    };
+    for created in &done {
+        own(api, lease, &created.proxy, &created.toxics);
     }
+    // As they are when all is done: one of the name may have replaced another.
+    let proxies: Vec<Proxy> = done.iter().map(|created| created.proxy.to_wire()).collect();
+    let proxies = (!proxies.is_empty()).then_some(proxies);
+    let Some(refusal) = refusal else {
+        return json(StatusCode::CREATED, &Populated { proxies });
+    };
+    let status = refusal.status();
+    let body = PartlyPopulated {
+        error: refusal.to_string(),
+        status,
+        proxies,
+    };
+    json(status_code(status), &body)
 }
 
 /// Byte for byte as the original writes it: clients match it by expression.

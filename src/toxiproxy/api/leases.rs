@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::toxiproxy::engine::{Proxy, Refusal, locked};
 
@@ -30,12 +31,27 @@ pub(crate) struct Leases {
 struct Lease {
     ends: Instant,
     owned: Vec<Owned>,
+    /// Ends it in time; replaced with every renewal, gone with the lease.
+    _watch: AbortOnDropHandle<()>,
 }
 
 /// One toxic, whatever becomes of its name.
 struct Owned {
     proxy: Weak<Proxy>,
     toxic: u64,
+}
+
+impl Owned {
+    /// Whether the toxic is still there to be removed.
+    fn is_there(&self) -> bool {
+        let proxy = self.proxy.upgrade();
+        let set = proxy.map(|proxy| proxy.toxics.current());
+        set.is_some_and(|set| set.toxics.iter().any(|spec| spec.id == self.toxic))
+    }
+
+    fn is(&self, proxy: &Arc<Proxy>, toxic: u64) -> bool {
+        self.toxic == toxic && std::ptr::eq(self.proxy.as_ptr(), Arc::as_ptr(proxy))
+    }
 }
 
 /// Answer of `PUT /lease/{id}`.
@@ -62,16 +78,19 @@ impl Leases {
             return Err(Refusal::Body(why));
         }
         let mut leases = locked(&self.leases);
-        let ends = Instant::now() + life;
-        if let Some(lease) = leases.get_mut(id) {
-            lease.ends = ends;
-        } else if leases.len() >= MAX {
+        if leases.len() >= MAX && !leases.contains_key(id) {
             return Err(Refusal::TooManyLeases);
-        } else {
-            let owned = Vec::new();
-            leases.insert(id.to_owned(), Lease { ends, owned });
-            tokio::spawn(Arc::clone(self).watch(id.to_owned()));
         }
+        let ends = Instant::now() + life;
+        let before = leases.remove(id);
+        let lease = Lease {
+            ends,
+            owned: before.map(|lease| lease.owned).unwrap_or_default(),
+            _watch: AbortOnDropHandle::new(tokio::spawn(
+                Arc::clone(self).watch(id.to_owned(), ends),
+            )),
+        };
+        leases.insert(id.to_owned(), lease);
         Ok(Shown {
             id: id.to_owned(),
             ttl_seconds: life.as_secs(),
@@ -87,15 +106,18 @@ impl Leases {
     }
 
     /// Puts toxics of a proxy under a lease. If it has ended meanwhile, they go at once.
-    pub(super) fn own(&self, id: &str, proxy: &Arc<Proxy>, names: &[String]) {
-        let set = proxy.toxics.current();
-        let specs = names.iter().filter_map(|name| set.find(name));
-        let owned = specs.map(|spec| Owned {
+    pub(super) fn own(&self, id: &str, proxy: &Arc<Proxy>, toxics: impl Iterator<Item = u64>) {
+        let owned = toxics.map(|toxic| Owned {
             proxy: Arc::downgrade(proxy),
-            toxic: spec.id,
+            toxic,
         });
         match locked(&self.leases).get_mut(id) {
-            Some(lease) => lease.owned.extend(owned),
+            Some(lease) => {
+                let owned: Vec<Owned> = owned.collect();
+                let again = |old: &Owned| owned.iter().any(|new| old.is(proxy, new.toxic));
+                lease.owned.retain(|old| old.is_there() && !again(old));
+                lease.owned.extend(owned);
+            }
             None => remove(owned.collect()),
         }
     }
@@ -107,20 +129,22 @@ impl Leases {
         Ok(())
     }
 
-    async fn watch(self: Arc<Self>, id: String) {
-        while let Some(ends) = self.ends(&id) {
-            if ends <= Instant::now() {
-                tracing::warn!(lease = id, "Lease ended, its toxics are removed");
-                // Another lease of the name made just now loses nothing: it owns nothing yet.
-                let _ = self.end(&id);
-                return;
-            }
-            sleep_until(ends).await;
-        }
+    async fn watch(self: Arc<Self>, id: String, ends: Instant) {
+        sleep_until(ends).await;
+        self.expire(&id, ends);
     }
 
-    fn ends(&self, id: &str) -> Option<Instant> {
-        locked(&self.leases).get(id).map(|lease| lease.ends)
+    /// Ends a lease if it ends by this time: it may have been renewed just now.
+    fn expire(&self, id: &str, now: Instant) {
+        let ended = {
+            let mut leases = locked(&self.leases);
+            let ends = leases.get(id).is_some_and(|lease| lease.ends <= now);
+            ends.then(|| leases.remove(id)).flatten()
+        };
+        if let Some(lease) = ended {
+            tracing::warn!(lease = id, "Lease ended, its toxics are removed");
+            remove(lease.owned);
+        }
     }
 }
 
@@ -147,9 +171,22 @@ mod tests {
         engine.find("a").unwrap()
     }
 
-    fn add(proxy: &Arc<Proxy>, name: &str) {
+    /// Adds a toxic and puts it under a lease.
+    fn add(leases: &Leases, lease: &str, proxy: &Arc<Proxy>, name: &str) {
         let toxic = Toxic::new(name, "noop", Stream::Upstream);
-        proxy.add_toxic(&toxic).unwrap();
+        let toxic = proxy.add_toxic(&toxic).unwrap();
+        leases.own(lease, proxy, [toxic.id].into_iter());
+    }
+
+    async fn gone(leases: &Leases, id: &str) {
+        let gone = async {
+            while leases.check(id).is_ok() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), gone)
+            .await
+            .expect("the lease ends");
     }
 
     fn names(proxy: &Proxy) -> Vec<String> {
@@ -161,27 +198,76 @@ mod tests {
     async fn toxics_go_with_their_lease_and_others_stay() {
         let (leases, proxy) = (Arc::new(Leases::new(Duration::ZERO)), proxy().await);
         leases.renew("mine", Duration::from_millis(5)).unwrap();
-        add(&proxy, "leased");
-        leases.own("mine", &proxy, &["leased".to_owned()]);
-        let gone = async {
-            while leases.check("mine").is_ok() {
+        add(&leases, "mine", &proxy, "leased");
+        gone(&leases, "mine").await;
+        assert_eq!(names(&proxy), ["kept"]);
+    }
+
+    #[tokio::test]
+    async fn renewal_may_be_shorter_too() {
+        let leases = Arc::new(Leases::new(Duration::ZERO));
+        leases.renew("mine", LONGEST).unwrap();
+        leases.renew("mine", Duration::from_millis(5)).unwrap();
+        gone(&leases, "mine").await;
+    }
+
+    #[tokio::test]
+    async fn renewal_that_comes_with_the_end_counts() {
+        let (leases, proxy) = (Arc::new(Leases::new(SHORTEST)), proxy().await);
+        leases.renew("mine", SHORTEST).unwrap();
+        add(&leases, "mine", &proxy, "leased");
+        let ends = locked(&leases.leases)["mine"].ends;
+        leases.renew("mine", LONGEST).unwrap();
+        leases.expire("mine", ends);
+        assert_eq!(names(&proxy), ["kept", "leased"]);
+        leases.expire("mine", ends + LONGEST);
+        assert_eq!(names(&proxy), ["kept"]);
+    }
+
+    #[tokio::test]
+    async fn lease_remembers_only_toxics_that_are_there_and_each_once() {
+        let (leases, proxy) = (Arc::new(Leases::new(SHORTEST)), proxy().await);
+        leases.renew("mine", SHORTEST).unwrap();
+        for _ in 0..3 {
+            add(&leases, "mine", &proxy, "t");
+            proxy.remove_toxic("t").unwrap();
+        }
+        let same = [Toxic::new("same", "noop", Stream::Upstream)];
+        for _ in 0..3 {
+            let set = proxy.set_toxics(&same).unwrap();
+            leases.own("mine", &proxy, set.toxics.iter().map(|spec| spec.id));
+        }
+        assert_eq!(locked(&leases.leases)["mine"].owned.len(), 1);
+        leases.end("mine").unwrap();
+        assert!(names(&proxy).is_empty());
+    }
+
+    #[tokio::test]
+    async fn lease_that_is_gone_is_watched_no_more() {
+        let leases = Arc::new(Leases::new(SHORTEST));
+        for _ in 0..3 {
+            leases.renew("mine", SHORTEST).unwrap();
+            leases.renew("mine", LONGEST).unwrap();
+            leases.end("mine").unwrap();
+        }
+        let unwatched = async {
+            while Arc::strong_count(&leases) > 1 {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), gone)
+        tokio::time::timeout(Duration::from_secs(20), unwatched)
             .await
-            .expect("the lease ends");
-        assert_eq!(names(&proxy), ["kept"]);
+            .expect("no task is left");
     }
 
     #[tokio::test]
     async fn toxic_of_the_same_name_set_by_somebody_else_stays() {
         let (leases, proxy) = (Arc::new(Leases::new(SHORTEST)), proxy().await);
         leases.renew("mine", SHORTEST).unwrap();
-        add(&proxy, "t");
-        leases.own("mine", &proxy, &["t".to_owned()]);
+        add(&leases, "mine", &proxy, "t");
         proxy.remove_toxic("t").unwrap();
-        add(&proxy, "t");
+        let other = Toxic::new("t", "noop", Stream::Upstream);
+        proxy.add_toxic(&other).unwrap();
         leases.end("mine").unwrap();
         assert_eq!(names(&proxy), ["kept", "t"]);
     }
@@ -189,8 +275,7 @@ mod tests {
     #[tokio::test]
     async fn toxics_under_a_lease_that_has_ended_go_at_once() {
         let (leases, proxy) = (Leases::new(SHORTEST), proxy().await);
-        add(&proxy, "late");
-        leases.own("ended", &proxy, &["late".to_owned()]);
+        add(&leases, "ended", &proxy, "late");
         assert_eq!(names(&proxy), ["kept"]);
     }
 

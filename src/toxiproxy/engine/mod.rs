@@ -31,6 +31,7 @@ pub(crate) use address::{Resolved, resolve};
 pub(crate) use draws::Draws;
 pub(crate) use error::Refusal;
 pub(crate) use proxy::Proxy;
+pub(crate) use set::ToxicSpec;
 pub(crate) use stats::Stats;
 
 use self::alarm::Alarm;
@@ -50,6 +51,13 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) struct Means {
     pub(crate) pipes: Arc<Pipes>,
     pub(crate) alarm: Alarm,
+}
+
+/// A proxy that a call made, or found as it was to be.
+pub(crate) struct Created {
+    pub(crate) proxy: Arc<Proxy>,
+    /// The toxics that it got by this call.
+    pub(crate) toxics: Vec<Arc<ToxicSpec>>,
 }
 
 /// All proxies of a server.
@@ -93,7 +101,7 @@ impl Engine {
     }
 
     /// Creates a proxy, its toxics included.
-    pub(crate) async fn create(&self, asked: &wire::Proxy) -> Result<wire::Proxy, Refusal> {
+    pub(crate) async fn create(&self, asked: &wire::Proxy) -> Result<Created, Refusal> {
         if asked.name.is_empty() {
             return Err(Refusal::MissingField("name".to_owned()));
         }
@@ -103,20 +111,20 @@ impl Engine {
         if self.find(&asked.name).is_ok() {
             return Err(Refusal::ProxyExists);
         }
-        let proxy = self.make(asked)?;
+        let created = self.make(asked)?;
         let resolved = resolve_to_listen(asked.enabled, &asked.listen).await?;
         let mut proxies = locked(&self.proxies);
         if proxies.contains_key(&asked.name) {
             return Err(Refusal::ProxyExists);
         }
         if let Some(address) = resolved {
-            proxy.start(&address).map_err(Refusal::Listen)?;
+            created.proxy.start(&address).map_err(Refusal::Listen)?;
         }
-        proxies.insert(asked.name.clone(), Arc::clone(&proxy));
-        Ok(proxy.to_wire())
+        proxies.insert(asked.name.clone(), Arc::clone(&created.proxy));
+        Ok(created)
     }
 
-    fn make(&self, asked: &wire::Proxy) -> Result<Arc<Proxy>, Refusal> {
+    fn make(&self, asked: &wire::Proxy) -> Result<Created, Refusal> {
         let settings = Settings {
             name: asked.name.as_str().into(),
             protocol: asked.protocol,
@@ -136,10 +144,12 @@ impl Engine {
             Arc::clone(&self.log),
             Arc::clone(&self.means),
         );
-        if !asked.toxics.is_empty() {
-            proxy.set_toxics(&asked.toxics)?;
-        }
-        Ok(Arc::new(proxy))
+        let toxics = match asked.toxics.is_empty() {
+            true => Vec::new(),
+            false => proxy.set_toxics(&asked.toxics)?.toxics,
+        };
+        let proxy = Arc::new(proxy);
+        Ok(Created { proxy, toxics })
     }
 
     /// Changes where a proxy listens and leads, or switches it on or off.
@@ -183,7 +193,7 @@ impl Engine {
     pub(crate) async fn populate(
         &self,
         asked: &[wire::Proxy],
-    ) -> Result<Vec<wire::Proxy>, (Vec<wire::Proxy>, Refusal)> {
+    ) -> Result<Vec<Created>, (Vec<Created>, Refusal)> {
         for (place, proxy) in asked.iter().enumerate() {
             let lacks =
                 |field: &str| Refusal::MissingField(format!("{field} at proxy {}", place + 1));
@@ -200,15 +210,15 @@ impl Engine {
         let mut done = Vec::new();
         for proxy in asked {
             match self.create_or_replace(proxy).await {
-                Ok(proxy) => done.push(proxy),
-                Err(refusal) => return Err((shown(&done), refusal)),
+                Ok(created) => done.push(created),
+                Err(refusal) => return Err((done, refusal)),
             }
         }
-        Ok(shown(&done))
+        Ok(done)
     }
 
     /// A proxy at the same place is left untouched; another of the name is replaced.
-    async fn create_or_replace(&self, asked: &wire::Proxy) -> Result<Arc<Proxy>, Refusal> {
+    async fn create_or_replace(&self, asked: &wire::Proxy) -> Result<Created, Refusal> {
         let resolved = resolve(&asked.listen).await;
         let mut proxies = locked(&self.proxies);
         if let Some(existing) = proxies.get(&asked.name) {
@@ -218,18 +228,21 @@ impl Engine {
                 && place.upstream == asked.upstream
                 && existing.settings.agrees(asked)
             {
-                return Ok(Arc::clone(existing));
+                return Ok(Created {
+                    proxy: Arc::clone(existing),
+                    toxics: Vec::new(),
+                });
             }
             existing.stop();
         }
-        let proxy = self.make(asked)?;
+        let created = self.make(asked)?;
         if asked.enabled {
             let address =
                 resolved.map_err(|error| Refusal::Listen(format!("listen tcp: {error}")))?;
-            proxy.start(&address).map_err(Refusal::Listen)?;
+            created.proxy.start(&address).map_err(Refusal::Listen)?;
         }
-        proxies.insert(asked.name.clone(), Arc::clone(&proxy));
-        Ok(proxy)
+        proxies.insert(asked.name.clone(), Arc::clone(&created.proxy));
+        Ok(created)
     }
 
     /// Enables every proxy and removes all toxics; stops at the first that cannot listen.
@@ -289,11 +302,6 @@ impl Engine {
         self.log
             .after(after, limit, proxy.map(|proxy| &*proxy.settings.name))
     }
-}
-
-/// As they are when all is done: one of the name may have replaced another.
-fn shown(proxies: &[Arc<Proxy>]) -> Vec<wire::Proxy> {
-    proxies.iter().map(|proxy| proxy.to_wire()).collect()
 }
 
 /// Where a proxy that is to listen listens; `None` for one that is not.

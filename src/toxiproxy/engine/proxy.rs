@@ -288,12 +288,7 @@ impl Proxy {
             listen: place.listen,
             upstream: place.upstream,
             enabled: place.enabled,
-            toxics: self
-                .toxics
-                .current()
-                .listed()
-                .map(|spec| spec.to_wire())
-                .collect(),
+            toxics: self.toxics.current().to_wire(),
             protocol: self.settings.protocol,
             correlate: self.settings.correlate.clone(),
             when_down: self.settings.when_down,

@@ -100,6 +100,11 @@ impl ToxicSet {
         self.on(Stream::Upstream).chain(self.on(Stream::Downstream))
     }
 
+    /// As answers show it.
+    pub(crate) fn to_wire(&self) -> Vec<wire::Toxic> {
+        self.listed().map(|spec| spec.to_wire()).collect()
+    }
+
     /// Finds a toxic by name.
     pub(crate) fn find(&self, name: &str) -> Option<&Arc<ToxicSpec>> {
         self.toxics.iter().find(|toxic| toxic.name == name)

@@ -22,13 +22,12 @@ impl Settings {
 
 impl Proxy {
     /// Adds a toxic at the end of its direction's chain.
-    pub(crate) fn add_toxic(&self, asked: &wire::Toxic) -> Result<wire::Toxic, Refusal> {
+    pub(crate) fn add_toxic(&self, asked: &wire::Toxic) -> Result<Arc<ToxicSpec>, Refusal> {
         self.change_toxics(|set, makers| {
             let taken = set.toxics.iter().map(|spec| spec.name.clone()).collect();
-            let spec = make(asked, self.settings.protocol, &taken, makers)?;
-            let shown = spec.to_wire();
-            set.toxics.push(Arc::new(spec));
-            Ok(shown)
+            let spec = Arc::new(make(asked, self.settings.protocol, &taken, makers)?);
+            set.toxics.push(Arc::clone(&spec));
+            Ok(spec)
         })
     }
 
@@ -88,8 +87,8 @@ impl Proxy {
     }
 
     /// Replaces all toxics at once. One of the same name, type and stream stays the same toxic: its state
-    /// on live connections is kept.
-    pub(crate) fn set_toxics(&self, asked: &[wire::Toxic]) -> Result<wire::ToxicsSet, Refusal> {
+    /// on live connections is kept. Answers the new set.
+    pub(crate) fn set_toxics(&self, asked: &[wire::Toxic]) -> Result<ToxicSet, Refusal> {
         self.change_toxics(|set, makers| {
             let mut taken = BTreeSet::new();
             let mut specs = Vec::new();
@@ -99,11 +98,7 @@ impl Proxy {
                 specs.push(Arc::new(continued(spec, set)));
             }
             set.toxics = specs;
-            let toxics = set.listed().map(|spec| spec.to_wire()).collect();
-            Ok(wire::ToxicsSet {
-                generation: set.generation,
-                toxics,
-            })
+            Ok(set.clone())
         })
     }
 }

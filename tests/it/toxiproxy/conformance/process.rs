@@ -353,6 +353,33 @@ async fn toxics_under_a_lease_go_when_it_ends() {
 }
 
 #[tokio::test]
+async fn toxics_that_come_with_their_proxies_go_with_the_lease_too() {
+    let server = Server::start(Kind::Chaos, &[]).await.unwrap();
+    let proxy = |name: &str| {
+        format!(
+            r#"{{"name":"{name}","listen":"127.0.0.1:0","upstream":"u","toxics":[{{"type":"noop"}}]}}"#
+        )
+    };
+    server.done("POST", "/proxies", &proxy("others")).await;
+    let set = async |path: &str, body: &str| {
+        let call = Request::new("POST", path, body).with("x-chaos-lease", "mine");
+        server.call(&call).await.status
+    };
+    assert_eq!(set("/proxies", &proxy("a")).await, 404, "no lease yet");
+    assert_eq!(set("/populate", &proxy("a")).await, 404, "no lease yet");
+    server
+        .done("PUT", "/lease/mine", r#"{"ttl_seconds":15}"#)
+        .await;
+    assert_eq!(set("/proxies", &proxy("a")).await, 201);
+    let two = format!("[{},{}]", proxy("b"), proxy("c"));
+    assert_eq!(set("/populate", &two).await, 201);
+    server.done("DELETE", "/lease/mine", "").await;
+    let left = server.done("GET", "/proxies", "").await.json();
+    let toxics = |name: &str| left[name]["toxics"].as_array().unwrap().len();
+    assert_eq!(["a", "b", "c", "others"].map(toxics), [0, 0, 0, 1]);
+}
+
+#[tokio::test]
 async fn calls_are_logged_by_ours_only_when_asked_for() {
     on_each(async |server| {
         server.done("GET", "/version", "").await;
