@@ -366,7 +366,8 @@ async fn toxics_that_come_with_their_proxies_go_with_the_lease_too() {
         server.call(&call).await.status
     };
     assert_eq!(set("/proxies", &proxy("a")).await, 404, "no lease yet");
-    assert_eq!(set("/populate", &proxy("a")).await, 404, "no lease yet");
+    let one = format!("[{}]", proxy("a"));
+    assert_eq!(set("/populate", &one).await, 404, "no lease yet");
     server
         .done("PUT", "/lease/mine", r#"{"ttl_seconds":15}"#)
         .await;
