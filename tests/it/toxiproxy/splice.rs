@@ -88,7 +88,9 @@ async fn reset_reaches_a_connection_whose_caller_does_not_read() {
     let link = Link::new().await;
     let (caller, mut callee) = link.connect().await;
     link.set(&[toxic("noop", Stream::Downstream)]).await;
-    let sender = tokio::spawn(async move { callee.write_all(&payload(0, 12 * LENGTH)).await });
+    // Made before, since it takes long: the server runs on this thread too.
+    let bytes = payload(0, 12 * LENGTH);
+    let sender = tokio::spawn(async move { callee.write_all(&bytes).await });
     let stuck = |stats: &ProxyStats| stats.bytes.downstream_received > sum(stats);
     link.stats_when("bytes to be stuck", stuck).await;
     link.set(&[toxic("reset", Stream::Downstream)]).await;
@@ -103,8 +105,9 @@ async fn bytes_in_the_pipe_arrive_before_what_a_toxic_lets_through() {
     let (mut caller, mut callee) = link.connect().await;
     carry(&mut callee, &mut caller, 0, LENGTH).await;
     // The caller does not read, so the pipe fills up and stays full.
+    let bytes = payload(0, 6 * LENGTH);
     let sender = tokio::spawn(async move {
-        callee.write_all(&payload(0, 6 * LENGTH)).await.unwrap();
+        callee.write_all(&bytes).await.unwrap();
     });
     let stuck = |stats: &ProxyStats| stats.bytes.downstream_received > sum(stats);
     link.stats_when("the pipe to hold bytes", stuck).await;

@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
-use super::super::{NEVER_MS, address, read_end, read_exact};
+use super::super::{NEVER_MS, address, read_end, read_exact, within};
 use super::connections::{Link, wait_until_read};
 use super::on_each;
 
@@ -280,6 +280,12 @@ async fn caller_of_a_dead_callee_who_has_spoken_is_reset() {
         let id = i32::try_from(server.process.id().unwrap()).unwrap();
         let server_process = Pid::from_raw(id).unwrap();
         kill_process(server_process, Signal::STOP).unwrap();
+        within("the server to stand still", async {
+            while !stands_still(id) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
         let mut caller = TcpStream::connect(&listen).await.unwrap();
         caller.write_all(b"words").await.unwrap();
         kill_process(server_process, Signal::CONT).unwrap();
@@ -287,4 +293,14 @@ async fn caller_of_a_dead_callee_who_has_spoken_is_reset() {
         assert_eq!(read_end(&mut caller).await, (Vec::new(), reset));
     })
     .await;
+}
+
+/// Whether every thread of a process is stopped: proc(5), `/proc/PID/task/TID/stat`.
+fn stands_still(process: i32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let mut states = threads.map(|thread| {
+        let stat = std::fs::read_to_string(thread.unwrap().path().join("stat"));
+        stat.is_ok_and(|stat| stat.contains(") T "))
+    });
+    states.all(|is_stopped| is_stopped)
 }
