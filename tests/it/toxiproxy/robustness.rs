@@ -236,6 +236,47 @@ async fn vanished_and_flooding_peers_leave_the_others_alone() {
     assert_eq!(read_exact(&mut steady_callee, 5).await, "still");
 }
 
+/// Does something to one end of a connection, without waiting for the other; what is left of it.
+async fn disturb(mut socket: TcpStream, rng: &mut ChaCha8Rng) -> Option<TcpStream> {
+    // Whatever the peer has done, nothing here needs to succeed.
+    match rng.random_range(0..8) {
+        0 => {
+            let _ = socket.set_zero_linger();
+            return None;
+        }
+        1 => return None,
+        2 => drop(socket.shutdown().await),
+        3 | 4 => drop(socket.try_read(&mut vec![0; 200_000])),
+        _ => drop(socket.try_write(&vec![7; rng.random_range(1..400_000)])),
+    }
+    tokio::task::yield_now().await;
+    Some(socket)
+}
+
+#[tokio::test]
+async fn connection_ends_with_its_peers_whatever_they_did_before() {
+    let link = Link::new().await;
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    for _ in 0..100 {
+        let set = harmless_set(&mut rng);
+        link.set(&set).await;
+        let caller = TcpStream::connect(link.listen).await.unwrap();
+        let (callee, _) = within("the dial", link.upstream.accept()).await.unwrap();
+        let mut ends = [Some(caller), Some(callee)];
+        for _ in 0..20 {
+            let end = &mut ends[rng.random_range(0..2)];
+            if let Some(socket) = end.take() {
+                *end = disturb(socket, &mut rng).await;
+            }
+        }
+    }
+    link.set(&[]).await;
+    link.stats_when("all connections to end", |stats| {
+        stats.connections.open == 0
+    })
+    .await;
+}
+
 /// `chaos proxy` as its users start it, ended with the test.
 pub(super) struct Standalone {
     pub(super) child: Child,
