@@ -277,7 +277,7 @@ impl Pump {
             match item {
                 Item::Data(_) if self.abandoned => drop(self.chain.out.pop()),
                 Item::End(Ending::Finished) if self.abandoned => {
-                    self.finished = true;
+                    self.finish();
                     return Ok(true);
                 }
                 Item::Data(piece) => {
@@ -336,8 +336,14 @@ impl Pump {
         if let (Stream::Downstream, Some(log)) = (self.stream, &live.log) {
             log.delivered_end(clock::now());
         }
-        self.finished = true;
+        self.finish();
         true
+    }
+
+    /// The end that is next has been passed on.
+    fn finish(&mut self) {
+        self.finished = true;
+        self.chain.out.pop();
     }
 
     /// The direction whose source is this one's destination.
@@ -356,6 +362,86 @@ impl Pump {
                 self.timer.clear();
                 false
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::{Poll, Wake, Waker};
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::toxiproxy::engine::Means;
+    use crate::toxiproxy::engine::connection::Identity;
+
+    /// Counts how often it is woken.
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await;
+        (near.unwrap(), listener.accept().await.unwrap().0)
+    }
+
+    fn live() -> Live {
+        let identity = Identity {
+            seed: 1,
+            proxy: "p".into(),
+            number: 1,
+        };
+        let means = Arc::<Means>::default();
+        Live::new(identity, Arc::default(), Arc::default(), None, means)
+    }
+
+    #[tokio::test]
+    async fn direction_that_is_over_lets_its_task_sleep() {
+        for is_gone in [false, true] {
+            let (mut sender, mut source) = pair().await;
+            let (mut destination, receiver) = pair().await;
+            let (mut source, _) = source.split();
+            let (_, mut destination) = destination.split();
+            let live = live();
+            let mut pump = Pump::new(Stream::Upstream, &live.means.alarm);
+            let mut gate = Gate::default();
+            let mut poll = |pump: &mut Pump, cx: &mut Context<'_>| {
+                let ended = pump.poll(cx, &mut source, &mut destination, &live, &mut gate);
+                ended.unwrap();
+            };
+            let kept = (!is_gone).then_some(receiver);
+            while is_gone && !pump.is_abandoned() {
+                sender.write_all(b"x").await.unwrap();
+                tokio::task::yield_now().await;
+                poll_fn(|cx| Poll::Ready(poll(&mut pump, cx))).await;
+            }
+            sender.shutdown().await.unwrap();
+            poll_fn(|cx| {
+                poll(&mut pump, cx);
+                match pump.finished {
+                    true => Poll::Ready(()),
+                    false => Poll::Pending,
+                }
+            })
+            .await;
+            let wakes = Arc::new(Wakes::default());
+            poll(
+                &mut pump,
+                &mut Context::from_waker(&Waker::from(Arc::clone(&wakes))),
+            );
+            assert_eq!(wakes.0.load(Relaxed), 0, "gone: {is_gone}");
+            drop(kept);
         }
     }
 }
