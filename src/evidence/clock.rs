@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+/// Wall times are told in milliseconds.
+const WALL_RESOLUTION_NS: u64 = 1_000_000;
+
 /// The origin of a run's time, and the wall time it stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -36,12 +39,30 @@ impl RunClock {
         mono_ns.saturating_sub(self.origin_mono_ns)
     }
 
-    /// A wall instant on this clock, right while nobody steps the wall clock; error bound of the
-    /// caller's own resolution (1 ms).
+    /// A wall instant on this clock, right within [`Self::wall_error_ns`].
     pub fn from_wall(&self, wall_ms: u64) -> u64 {
         wall_ms
             .saturating_sub(self.origin_wall_ms)
             .saturating_mul(1_000_000)
+    }
+
+    /// How far wall times are off this clock now: what the wall clock was stepped or slewed by since
+    /// the origin, and the resolution of a wall time.
+    pub fn wall_error_ns(&self) -> u64 {
+        let before_ns = self.now_ns();
+        let wall_ms = wall_ms();
+        self.error_of(wall_ms, before_ns, self.now_ns())
+    }
+
+    /// The error bound that a wall time shows when it was read between two instants on this clock.
+    fn error_of(&self, wall_ms: u64, before_ns: u64, after_ns: u64) -> u64 {
+        let seen_ns = self.from_wall(wall_ms);
+        let off_ns = if seen_ns < before_ns {
+            before_ns - seen_ns
+        } else {
+            seen_ns.saturating_sub(after_ns)
+        };
+        off_ns + WALL_RESOLUTION_NS
     }
 
     /// The wall time of an instant on this clock, ms since 1970.
@@ -69,4 +90,33 @@ pub fn wall_ms() -> u64 {
 
 fn duration(time: rustix::time::Timespec) -> Duration {
     Duration::new(time.tv_sec.max(0) as u64, time.tv_nsec as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLOCK: RunClock = RunClock {
+        origin_mono_ns: 1_000,
+        origin_wall_ms: 10,
+    };
+
+    #[test]
+    fn a_wall_clock_that_keeps_pace_is_off_by_its_resolution() {
+        assert_eq!(CLOCK.error_of(15, 4_900_000, 5_100_000), 1_000_000);
+        // Truncated to a whole millisecond.
+        assert_eq!(CLOCK.error_of(15, 5_900_000, 5_950_000), 1_900_000);
+        assert!(RunClock::start().wall_error_ns() >= 1_000_000);
+    }
+
+    #[test]
+    fn a_wall_clock_that_was_stepped_is_off_by_the_step_either_way() {
+        assert_eq!(CLOCK.error_of(215, 4_900_000, 5_100_000), 200_900_000);
+        assert_eq!(CLOCK.error_of(0, 4_900_000, 5_100_000), 5_900_000);
+    }
+
+    #[test]
+    fn a_reader_who_was_held_up_between_two_clocks_knows_no_less() {
+        assert_eq!(CLOCK.error_of(15, 1_000_000, 900_000_000), 1_000_000);
+    }
 }

@@ -268,6 +268,9 @@ pub enum Event {
         lost: u64,
         /// Why its reading ended early.
         error: Option<String>,
+        /// How far its times may be off the run clock, ns: 0 unless one came from a wall clock.
+        #[serde(default)]
+        clock_error_ns: u64,
     },
     /// Requests were seen at a callee that did not come through its proxy.
     Bypassed {

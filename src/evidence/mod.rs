@@ -84,4 +84,6 @@ pub struct SourceState {
     pub lost: u64,
     /// Why its reading ended before its end: "row 310: answered 503".
     pub error: Option<String>,
+    /// How far its times may be off the run clock, ns: 0 unless one came from a wall clock.
+    pub clock_error_ns: u64,
 }

@@ -291,6 +291,12 @@ pub struct Entry {
     pub amount: i64,
     /// The unit: `EUR-cent`, `piece`.
     pub unit: String,
+    /// Its position in the ledger, when the ledger numbers its rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
+    /// When it was written, when the ledger says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_ns: Option<u64>,
 }
 
 /// A version of a view's row.

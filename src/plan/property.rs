@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::SourceRef;
 use super::names::*;
-use super::quantity::duration_serde;
+use super::quantity::{duration_serde, optional_duration_serde};
 use super::system::BreakerPlan;
 
 /// A declared property.
@@ -246,8 +246,15 @@ pub struct Retries {
     /// How long attempts of one key belong to one request: the caller's deadline.
     #[serde(with = "duration_serde")]
     pub deadline: Duration,
-    /// Whether gaps must be jittered.
+    /// The shortest pause before a re-drive. With it, pauses and not `deadline` tell re-drives from
+    /// retries, and no retry may come after `deadline`.
+    #[serde(default, with = "optional_duration_serde")]
+    pub redrives_after: Option<Duration>,
+    /// Whether gaps must be jittered, and retries not come in step.
     pub jitter: bool,
+    /// Whether the gaps of one request must not shrink.
+    #[serde(default)]
+    pub backoff: bool,
 }
 
 /// `sagas`.
@@ -309,6 +316,9 @@ pub struct Conserved {
     pub left: SourceName,
     /// The other.
     pub right: SourceName,
+    /// What the running sum of a key may never fall below, in either ledger.
+    #[serde(default)]
+    pub never_below: Option<i64>,
 }
 
 /// `catches-up`.

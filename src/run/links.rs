@@ -454,6 +454,7 @@ impl Links {
             rows: log.rows,
             lost: log.lost,
             error: log.error,
+            clock_error_ns: 0,
         });
     }
 

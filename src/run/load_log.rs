@@ -58,6 +58,7 @@ impl LoadLog {
             rows: self.operations,
             lost: self.operations_lost,
             error: None,
+            clock_error_ns: 0,
         });
         let log = self.histograms.render(&journal.clock(), self.t0_ns);
         let written = self.folder.write("load.hlog", &log);

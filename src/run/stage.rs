@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -116,6 +117,7 @@ impl Stage {
             client: client.clone(),
             logs: folder.logs(),
             operations: folder.file("records/operation.jsonl"),
+            clock_error_ns: AtomicU64::new(0),
         });
         Ok(Self {
             plan: Arc::clone(plan),

@@ -187,12 +187,20 @@ windowed! {
         #[serde(default)]
         attempts: Option<AtMostFile>,
         /// How long attempts of one key belong to one request: the caller's deadline. Default: the
-        /// load's time-out.
+        /// load's time-out. Later attempts are re-drives, unless `redrives-after` says otherwise.
         #[serde(default)]
         deadline: Option<Time>,
-        /// Whether the gaps must be jittered.
+        /// How long at least a re-drive waits after the attempt before it. Attempts with shorter
+        /// pauses are one request, and none of them may start after `deadline`.
+        #[serde(default)]
+        redrives_after: Option<Time>,
+        /// Whether the gaps must be jittered: they differ, and requests that failed together do not
+        /// come back within the same 100 ms.
         #[serde(default)]
         jitter: bool,
+        /// Whether the gaps between attempts of one request must not shrink.
+        #[serde(default)]
+        backoff: bool,
     }
 }
 
@@ -331,6 +339,10 @@ pub struct ConservedFile {
     pub left: Text,
     /// The other.
     pub right: Text,
+    /// What the running sum of a key may never fall below, in either ledger: `0`. Where a key has
+    /// several rows with negative ones among them, `select:` must yield their order: `seq` or a time.
+    #[serde(default)]
+    pub never_below: Option<i64>,
 }
 
 /// `catches-up`.

@@ -5,12 +5,13 @@
 //! - *opens*: some t_o ≤ t₀ + opens-within with S ≥ blocks-at-least over [t_o, t_o + Δ], Δ = ¾
 //!   T_open, D ≥ 20 k there;
 //! - *half-open*: from t_o on, at most k·h + ε attempts in any T_open while the fault lasts;
-//! - *not spurious* and *claimed = real*: see [`claims`];
+//! - *not spurious* and *claimed = real*: see [`claims`] and, for other links, [`others`];
 //! - *closes*: some t ≤ t₁ + closes-within with S ≤ ε over a second; then at most one flap and no
 //!   flood (3 × the baseline's rate in the first second, and what chance adds to that);
 //! - *stuck*: S ≥ 50 % over the second from t₁ + 3 T_open.
 
 mod claims;
+mod others;
 
 use std::time::Duration;
 
@@ -163,7 +164,9 @@ impl Judge<'_> {
                 let at = self.settled(at);
                 let open = Span::new(at, (at + self.open_for() / 4 * 3).min(on.to));
                 let blocked = self.demand.suppression(open).unwrap_or(blocked);
-                if at > on.from + opens_within.as_nanos() as u64 {
+                let limit = on.from + opens_within.as_nanos() as u64;
+                self.expect_clock(case, at, limit);
+                if at > limit + self.context.calls_clock_error(&self.property.link) {
                     case.violated(format!(
                         "the breaker of {} opened only {} after the fault, limit {}",
                         self.property.link,
@@ -172,9 +175,7 @@ impl Judge<'_> {
                     ));
                 }
                 case.value = Some(text::share(blocked));
-                case.margin = Some(text::signed_span(
-                    i128::from(on.from + opens_within.as_nanos() as u64) - i128::from(at),
-                ));
+                case.margin = Some(text::signed_span(i128::from(limit) - i128::from(at)));
                 case.measured = format!(
                     "opened {} after the fault, {} of the demand blocked",
                     text::span(at.saturating_sub(on.from)),
@@ -187,6 +188,7 @@ impl Judge<'_> {
                     "opened",
                 );
                 self.half_open(case, at);
+                self.others_go_on(case, at);
                 claims::expect_some(self.context, case, self.property);
             }
             Opening::Never { best } => {
@@ -306,6 +308,18 @@ impl Judge<'_> {
             })
     }
 
+    /// Where calls are told by a wall clock, an instant so close to its limit that it may lie on
+    /// either side proves nothing.
+    fn expect_clock(&self, case: &mut Case, at: u64, limit: u64) {
+        let link = &self.property.link;
+        let error = self.context.calls_clock_error(link);
+        let source = self.context.plan.call_source(link);
+        if let Some(source) = source.filter(|_| error > 0 && at.abs_diff(limit) <= error) {
+            let what = format!("the breaker of {link} moved just about when the limit was over");
+            case.missing(self.context.clock_gap(&source, &what));
+        }
+    }
+
     /// No suppression in the baseline, by the ratio of the warm-up.
     fn quiet_before(&self, case: &mut Case) {
         let warm = self
@@ -339,6 +353,7 @@ impl Judge<'_> {
         self.must_have_opened(case);
         match self.closing(within) {
             Closing::At(at) => {
+                self.expect_clock(case, at, end + within);
                 case.value = Some(text::span(at - end));
                 case.margin = Some(text::signed_span(i128::from(within) - i128::from(at - end)));
                 case.measured = format!(

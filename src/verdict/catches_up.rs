@@ -1,7 +1,8 @@
 //! `catches-up`: from some t ≥ t₁ on, every row of the view equals its source; versions never fall.
 //!
 //! The view is compared at each reading. One that is read once, at the end, can show that it caught
-//! up but not when.
+//! up but not when. One that is closer to the limit than its own clock is known is inconclusive; the
+//! time of a reading is the run's own, and exact, unless `select:` says when it was.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -121,7 +122,13 @@ fn judge_time(
         caught_up = Some(*at);
     }
     let last = readings.last().copied().unwrap_or(0);
+    let error = context.clock_error(&property.view);
     match caught_up {
+        Some(at) if error > 0 && at.abs_diff(start + within) <= error => {
+            let (view, limit) = (&property.view, text::span(within));
+            let what = format!("the view `{view}` caught up about {limit} later, the limit");
+            case.missing(context.clock_gap(view, &what));
+        }
         Some(at) if at - start <= within => {
             case.value = Some(text::span(at - start));
             case.measured = format!(

@@ -1,10 +1,19 @@
 //! `conserved`: two ledgers agree, key by key, then in total, once everything is at rest.
 //!
-//! A difference rests on both ledgers being complete and at rest: when one was read in part, or
-//! the run did not drain, it proves nothing.
+//! A difference rests on both ledgers being complete and at rest: when one was read in part it
+//! proves nothing, and while work is in flight it may still go away, whichever way the unknown
+//! operations turn out. At rest these are resolved by their keys: what happened is in both ledgers,
+//! what did not is in neither.
+//!
+//! What no resolution explains fails without rest too: see [`once`] (a key written twice) and
+//! [`floor`] (a running sum that fell below `never-below`).
+
+mod floor;
+mod once;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::evidence::Entry;
 use crate::plan::SourceName;
 use crate::plan::property::Conserved;
 
@@ -13,20 +22,20 @@ use super::case::{Case, Gap};
 use super::context::Context;
 use super::text;
 
-/// Key and unit → sum.
-type Ledger<'a> = BTreeMap<(&'a str, &'a str), i128>;
+/// A key and its unit.
+type Key<'a> = (&'a str, &'a str);
+/// Sums by key.
+type Ledger<'a> = BTreeMap<Key<'a>, i128>;
 
 pub(crate) fn check(context: &Context<'_>, property: &Conserved) -> Case {
     let mut case = Case::new("keys");
     context.expect_exercised(&mut case);
+    let moving = context.drain_gap();
+    case.missing_all(moving.clone());
     let faults = context.plan.faults.iter();
     case.missing_all(faults.flat_map(|fault| context.fault_gaps(fault, None)));
     let (left, right) = (&property.left, &property.right);
-    let gaps = [
-        context.source_gap(left),
-        context.source_gap(right),
-        context.drain_gap(),
-    ];
+    let gaps = [context.source_gap(left), context.source_gap(right)];
     for gap in gaps.into_iter().flatten() {
         case.blocked(gap);
     }
@@ -39,33 +48,42 @@ pub(crate) fn check(context: &Context<'_>, property: &Conserved) -> Case {
             ));
         }
     }
-    compare(context, &mut case, property, &ours, &theirs);
+    if let Some(limit) = property.never_below {
+        floor::judge(context, &mut case, property, limit);
+    }
+    if moving.is_some() {
+        once::judge(context, &mut case, property, &ours, &theirs);
+    }
+    compare(&mut case, property, &ours, &theirs, moving.is_none());
+    blame(context, &mut case, property);
     case
+}
+
+/// The rows of a ledger, in order of collection.
+fn rows<'a>(context: &'a Context<'_>, name: &SourceName) -> impl Iterator<Item = &'a Entry> {
+    let entries = context.evidence.entries.iter();
+    entries.filter(move |it| it.source == *name)
 }
 
 fn ledger<'a>(context: &'a Context<'_>, name: &SourceName) -> Ledger<'a> {
     let mut sums = Ledger::new();
-    for it in context
-        .evidence
-        .entries
-        .iter()
-        .filter(|it| it.source == *name)
-    {
+    for it in rows(context, name) {
         *sums.entry((&it.key, &it.unit)).or_default() += i128::from(it.amount);
     }
     sums
 }
 
+/// Where they differ: a violation `at_rest`, else only what was seen so far.
 fn compare(
-    context: &Context<'_>,
     case: &mut Case,
     property: &Conserved,
     ours: &Ledger<'_>,
     theirs: &Ledger<'_>,
+    at_rest: bool,
 ) {
     let (left, right) = (&property.left, &property.right);
-    let keys: BTreeSet<&(&str, &str)> = ours.keys().chain(theirs.keys()).collect();
-    let different: Vec<&(&str, &str)> = keys
+    let keys: BTreeSet<&Key<'_>> = ours.keys().chain(theirs.keys()).collect();
+    let different: Vec<&Key<'_>> = keys
         .iter()
         .copied()
         .filter(|key| of(ours, key) != of(theirs, key))
@@ -79,7 +97,7 @@ fn compare(
         return;
     };
     let (pattern, help) = pattern(&different, ours, theirs, property);
-    case.violated(format!(
+    let told = format!(
         "{} of {} differ{pattern}: `{}` has {left} {} and {right} {} {}; {totals}",
         different.len(),
         text::count(keys.len() as u64, "key"),
@@ -87,8 +105,15 @@ fn compare(
         of(ours, first),
         of(theirs, first),
         first.1
-    ));
-    if let Some(help) = help {
+    );
+    let status = if at_rest {
+        case.violated(told);
+        Status::Fail
+    } else {
+        case.measured = told;
+        Status::Inconclusive
+    };
+    if let Some(help) = help.filter(|_| at_rest) {
         case.advise(help);
     }
     for key in &different {
@@ -98,14 +123,13 @@ fn compare(
             of(theirs, key),
             key.1
         );
-        case.find(Status::Fail, None, key.0, text);
+        case.find(status, None, key.0, text);
     }
-    blame(context, case, property);
 }
 
 /// What most of the differing keys have in common, and what usually mends that.
 fn pattern(
-    different: &[&(&str, &str)],
+    different: &[&Key<'_>],
     ours: &Ledger<'_>,
     theirs: &Ledger<'_>,
     property: &Conserved,
@@ -141,7 +165,7 @@ fn pattern(
     }
 }
 
-fn of(ledger: &Ledger<'_>, key: &(&str, &str)) -> i128 {
+fn of(ledger: &Ledger<'_>, key: &Key<'_>) -> i128 {
     ledger.get(key).copied().unwrap_or(0)
 }
 

@@ -71,11 +71,23 @@ impl Context<'_> {
 
     /// The same with the ratio learnt in one stretch.
     pub(crate) fn demand_learnt_in(&self, link: &LinkName, learn: Span) -> Demand {
-        let arrivals = self.arrivals(&link.from);
+        self.demand_among(link, learn, |_| true)
+    }
+
+    /// The same of those requests alone that are `among`, and of the calls that they cause.
+    pub(crate) fn demand_among(
+        &self,
+        link: &LinkName,
+        learn: Span,
+        among: impl Fn(&Call) -> bool,
+    ) -> Demand {
+        let mut arrivals = self.arrivals(&link.from);
+        arrivals.retain(|(_, call)| among(call));
         let causes = Causes::of(&arrivals);
-        let calls = self.calls(link);
+        let calls = self.calls(link).iter().copied();
+        let calls: Vec<&Call> = calls.filter(|call| among(call)).collect();
         let routes: Vec<Option<String>> = calls.iter().map(|call| causes.route(call)).collect();
-        let ratios = self.ratios(link, &arrivals, calls, &routes, learn);
+        let ratios = self.ratios(link, &arrivals, &calls, &routes, learn);
         let ratio_of = |route: &str| ratios.get(route).or(ratios.get(ANY)).copied();
         let wanted = arrivals
             .iter()

@@ -12,6 +12,7 @@ mod bite;
 mod breaker;
 mod case;
 mod catches_up;
+mod clock;
 mod conserved;
 mod context;
 mod demand;

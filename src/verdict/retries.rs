@@ -2,8 +2,13 @@
 //!
 //! A unit is a key (`correlate:` header), else a trace. Attempts of one key within the caller's
 //! deadline are one request; later ones are re-drives, which have a pace of their own and are told
-//! apart. Only the limits that are named apply; with `attempts-at-most`, an answer of 4xx and a
-//! POST without a key of its own are final as well.
+//! apart, and so are those of a caller that was killed or paused in between. A clock alone cannot tell a re-drive from a retry that comes after the deadline: with
+//! `redrives-after` the pause before it does, and then a retry after the deadline is a violation.
+//!
+//! Only the limits that are named apply; with `attempts-at-most`, an answer of 4xx and a POST
+//! without a key of its own are final as well. What is said about pauses is in [`pace`].
+
+mod pace;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +17,7 @@ use crate::plan::property::Retries;
 
 use super::Status;
 use super::case::{Case, Gap};
-use super::context::{Context, window_name};
+use super::context::{Context, Span, window_name};
 use super::demand::route;
 use super::text;
 
@@ -20,7 +25,7 @@ use super::text;
 const REQUESTS_MIN: usize = 20;
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// Attempts of one unit of work within one deadline.
+/// Attempts of one unit of work that are one request.
 struct Unit<'a> {
     name: &'a str,
     attempts: Vec<&'a Call>,
@@ -36,8 +41,7 @@ pub(crate) fn check(context: &Context<'_>, property: &Retries) -> Case {
         .flat_map(|span| context.calls_in(&property.link, *span))
         .copied()
         .collect();
-    let deadline = property.deadline.as_nanos() as u64;
-    let units = units(&calls, deadline, |call| {
+    let units = units(context, &calls, property, |call| {
         call.key.as_deref().or(call.trace.as_deref())
     });
     case.n = units.len() as u64;
@@ -75,11 +79,9 @@ pub(crate) fn check(context: &Context<'_>, property: &Retries) -> Case {
     judge_peak(&mut case, property, &units);
     judge_attempts(&mut case, property, &units);
     if property.attempts_at_most.is_some() {
-        judge_keyless(&mut case, property, &calls, deadline);
+        judge_keyless(context, &mut case, property, &calls);
     }
-    if property.jitter {
-        judge_jitter(&mut case, property, &units);
-    }
+    pace::judge(&mut case, property, &units);
     case
 }
 
@@ -87,10 +89,11 @@ fn failed(call: &Call) -> bool {
     call.end != CallEnd::Answered || call.status.is_some_and(|status| status >= 500)
 }
 
-/// Groups calls into units: those of one name, cut where the deadline of the first is over.
+/// Groups calls into units: those of one name, cut where a re-drive begins.
 fn units<'a>(
+    context: &Context<'_>,
     calls: &[&'a Call],
-    deadline: u64,
+    property: &Retries,
     name: impl Fn(&'a Call) -> Option<&'a str>,
 ) -> Vec<Unit<'a>> {
     let mut by_name: BTreeMap<&str, Vec<&Call>> = BTreeMap::new();
@@ -102,21 +105,37 @@ fn units<'a>(
     let mut units: Vec<Unit<'_>> = Vec::new();
     for (name, mut attempts) in by_name {
         attempts.sort_by_key(|call| call.at_ns);
-        let mut first = None;
-        for call in attempts {
-            match (first, units.last_mut()) {
-                (Some(first), Some(unit)) if call.at_ns < first + deadline => {
-                    unit.attempts.push(call);
-                }
-                _ => {
-                    first = Some(call.at_ns);
-                    let attempts = vec![call];
-                    units.push(Unit { name, attempts });
-                }
-            }
+        let mut rest = attempts.as_slice();
+        while let Some(first) = rest.first() {
+            let begins = |at: &usize| is_redrive(context, property, first, rest[at - 1], rest[*at]);
+            let end = (1..rest.len()).find(begins).unwrap_or(rest.len());
+            let (attempts, later) = rest.split_at(end);
+            let attempts = attempts.to_vec();
+            units.push(Unit { name, attempts });
+            rest = later;
         }
     }
     units
+}
+
+/// Whether an attempt is a request of its own and not one more try of those before it, the first
+/// and the last of which are given.
+fn is_redrive(
+    context: &Context<'_>,
+    property: &Retries,
+    first: &Call,
+    last: &Call,
+    next: &Call,
+) -> bool {
+    let over = last.ended_ns.unwrap_or(last.at_ns);
+    // Nobody goes on with a request of a process that was killed in between.
+    if context.caller_away(&property.link, Span::new(over, next.at_ns)) {
+        return true;
+    }
+    match property.redrives_after {
+        Some(pause) => next.at_ns.saturating_sub(over) >= pause.as_nanos() as u64,
+        None => next.at_ns >= first.at_ns + property.deadline.as_nanos() as u64,
+    }
 }
 
 fn judge_ratio(case: &mut Case, property: &Retries, ratio: f64) {
@@ -195,14 +214,14 @@ fn judge_attempts(case: &mut Case, property: &Retries, units: &[Unit<'_>]) {
 }
 
 /// A POST that is sent again within one trace and deadline carries the key that it had.
-fn judge_keyless(case: &mut Case, property: &Retries, calls: &[&Call], deadline: u64) {
+fn judge_keyless(context: &Context<'_>, case: &mut Case, property: &Retries, calls: &[&Call]) {
     let posts: Vec<&Call> = calls
         .iter()
         .filter(|call| call.method == "POST")
         .copied()
         .collect();
     let mut bad = 0;
-    for unit in units(&posts, deadline, |call| call.trace.as_deref()) {
+    for unit in units(context, &posts, property, |call| call.trace.as_deref()) {
         let mut by_route: BTreeMap<String, (u64, BTreeSet<Option<&str>>)> = BTreeMap::new();
         for call in &unit.attempts {
             let seen = by_route.entry(route(call)).or_default();
@@ -223,40 +242,6 @@ fn judge_keyless(case: &mut Case, property: &Retries, calls: &[&Call], deadline:
             "{} on {} sent a POST again without the key of the first",
             text::count(bad, "trace"),
             property.link
-        ));
-    }
-}
-
-/// Gaps between attempts differ: their coefficient of variation is above 0.1.
-fn judge_jitter(case: &mut Case, property: &Retries, units: &[Unit<'_>]) {
-    let pairs = units
-        .iter()
-        .flat_map(|unit| unit.attempts.windows(2).take(1));
-    let gap = |pair: &[&Call]| {
-        let from = pair[0].ended_ns.unwrap_or(pair[0].at_ns);
-        pair[1].at_ns.saturating_sub(from) as f64
-    };
-    let gaps: Vec<f64> = pairs.map(gap).collect();
-    if gaps.len() < REQUESTS_MIN {
-        case.missing(Gap::new(
-            format!(
-                "only {} to judge jitter by",
-                text::count(gaps.len() as u64, "retry")
-            ),
-            "make the fault longer, so that more requests are retried",
-        ));
-        return;
-    }
-    let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
-    let variance = gaps.iter().map(|it| (it - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
-    let variation = variance.sqrt() / mean.max(1.0);
-    if variation <= 0.1 {
-        case.violated(format!(
-            "retries on {} have no jitter: {} gaps of {}, varying by {}",
-            property.link,
-            gaps.len(),
-            text::span(mean as u64),
-            text::share(variation)
         ));
     }
 }

@@ -5,6 +5,8 @@
 //! - *client agreement*: done ⇒ committed; accepted ⇒ exists and final; refused ⇒ compensated or
 //!   never started; unknown ⇒ either.
 //! - *no hanging action* (no step done after its undo), nothing undone past the pivot.
+//! - A saga that became final closer to the limit than its source's clock is known is neither late
+//!   nor in time.
 //! - exercised: at least `resumed-at-least` sagas have log lines of two epochs.
 
 mod log;
@@ -41,6 +43,7 @@ pub(crate) fn check(context: &Context<'_>, property: &Sagas) -> Case {
         return case;
     }
     judge_final(context, &mut case, property, &sagas);
+    judge_near(context, &mut case, property, &sagas);
     judge_logs(context, &mut case, property, &sagas);
     if let Some(operation) = &property.operation {
         let told = context.evidence.operations.iter();
@@ -87,7 +90,8 @@ fn judge_final(context: &Context<'_>, case: &mut Case, property: &Sagas, sagas: 
         .collect();
     let open = |it: &&&Saga| matches!(it.state, SagaState::Running | SagaState::Compensating);
     let open: Vec<&&Saga> = sagas.iter().filter(open).collect();
-    let late = |it: &&&Saga| is_final(it) && ended(it).is_some_and(|at| at > bound);
+    let error = context.clock_error(&property.evidence);
+    let late = |it: &&&Saga| ended(it).is_some_and(|at| at > bound + error);
     let late: Vec<&&Saga> = sagas.iter().filter(late).collect();
     let names = |them: &[&&Saga]| {
         let keys: Vec<&str> = them.iter().map(|it| it.key.as_str()).collect();
@@ -157,6 +161,23 @@ fn judge_final(context: &Context<'_>, case: &mut Case, property: &Sagas, sagas: 
             &it.key,
             format!("{state}{}", log::ending(it)),
         );
+    }
+}
+
+/// Sagas that became final no further from the limit than their source's clock is known.
+fn judge_near(context: &Context<'_>, case: &mut Case, property: &Sagas, sagas: &[&Saga]) {
+    let within = property.within.as_nanos() as u64;
+    let error = context.clock_error(&property.evidence);
+    let bound = context.load_end + within;
+    let near = |it: &&&Saga| error > 0 && ended(it).is_some_and(|at| at.abs_diff(bound) <= error);
+    let near = sagas.iter().filter(near).count() as u64;
+    if near > 0 {
+        let what = format!(
+            "{} became final about {} after the load's end, which is the limit",
+            text::count(near, "saga"),
+            text::span(within)
+        );
+        case.missing(context.clock_gap(&property.evidence, &what));
     }
 }
 

@@ -420,6 +420,8 @@ impl Run {
                 key: format!("o{n}"),
                 amount: 1990,
                 unit: "EUR-cent".into(),
+                seq: None,
+                at_ns: None,
             });
         }
     }

@@ -1,7 +1,9 @@
 //! Every property: it passes, each reason to be inconclusive, each way to fail.
 
 mod algebra;
+mod conserved;
 mod faults;
 mod links;
 mod operations;
 mod records;
+mod retries;

@@ -597,13 +597,12 @@ fn evidence() -> Evidence {
     let operations = operations(&mut draw);
     let failed = SourceState {
         rows: 310,
-        lost: 0,
         error: Some("row 310: answered 503".into()),
+        ..SourceState::default()
     };
     let whole = SourceState {
         rows: 2_800,
-        lost: 0,
-        error: None,
+        ..SourceState::default()
     };
     Evidence {
         events: events(&operations),

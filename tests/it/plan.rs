@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use chaos_harness::plan::{self, BuildOptions, Plan};
+use chaos_harness::plan::{self, BuildOptions, Plan, Property};
 use chaos_harness::scenario::schema::schemas;
 use chaos_harness::scenario::{self, LoadOptions};
 
@@ -49,6 +49,27 @@ fn the_same_inputs_give_the_same_bytes_and_another_seed_moves_the_fault() {
         .map(|seed| planned(path, Some(seed)).faults[0].start)
         .collect();
     assert!(starts.iter().any(|start| *start != starts[0]));
+}
+
+#[test]
+fn retries_reach_the_plan_with_every_key() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let system = include_str!("../diagnostics/system.yml");
+    std::fs::write(folder.path().join("system.yml"), system).expect("written");
+    let scenario = include_str!("../diagnostics/redrives-without-deadline.yaml");
+    let (head, _) = scenario.split_once("expect:").expect("its properties");
+    let line = "paced: { retries: { link: front -> back, during: slow, deadline: 2s, \
+                redrives-after: 500ms, backoff: true } }";
+    let path = folder.path().join("scenario.yaml");
+    std::fs::write(&path, format!("{head}expect:\n  {line}\n")).expect("written");
+    let plan = planned(&path, None);
+    let Property::Retries(retries) = &plan.properties[0].property else {
+        panic!("{:?}", plan.properties[0])
+    };
+    let seconds = std::time::Duration::from_secs_f64;
+    assert_eq!(retries.deadline, seconds(2.0));
+    assert_eq!(retries.redrives_after, Some(seconds(0.5)));
+    assert!(retries.backoff && !retries.jitter);
 }
 
 #[test]

@@ -15,7 +15,7 @@ load: { journeys: { call: 1 }, arrivals: 50/s, timeout: 1s }
 phases: { warm-up: 500ms, baseline: 2500ms, drain: { within: 3s, quiet: 500ms } }
 expect:
   answered: { errors: { operation: call, in: whole, at-most: 5% } }
-  adds-up: { conserved: { left: given, right: taken } }
+  adds-up: { conserved: { left: given, right: taken, never-below: 0 } }
 ";
 
 /// Long enough for whatever is going to end it.

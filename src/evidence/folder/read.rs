@@ -134,11 +134,13 @@ impl Evidence {
                 rows,
                 lost,
                 error,
+                clock_error_ns,
             } = &stamped.event
             {
                 let state = self.sources.entry(source.clone()).or_default();
                 state.rows += rows;
                 state.lost += lost;
+                state.clock_error_ns = state.clock_error_ns.max(*clock_error_ns);
                 if error.is_some() {
                     state.error.clone_from(error);
                 }

@@ -128,6 +128,7 @@ fn records_that_are_not_there_any_more_are_lost_rows() {
         rows: 3,
         lost: 1,
         error: None,
+        clock_error_ns: 0,
     };
     run.events().unwrap().append(&read).unwrap();
     let evidence = Evidence::read(run.path()).unwrap();

@@ -165,6 +165,7 @@ impl Builder<'_> {
         let property = Property::Conserved(Conserved {
             left: left?,
             right: right?,
+            never_below: file.never_below,
         });
         Some((property, expected))
     }

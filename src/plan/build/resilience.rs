@@ -166,12 +166,20 @@ impl Builder<'_> {
             .or(peak_at_most)
             .or(attempts)
             .is_none()
-            && !file.jitter
+            && !(file.jitter || file.backoff || file.redrives_after.is_some())
         {
-            let keys = ["amplification", "peak", "attempts", "jitter"];
+            let keys = [
+                "amplification",
+                "peak",
+                "attempts",
+                "jitter",
+                "backoff",
+                "redrives-after",
+            ];
             self.mistake(meaning::one_of(span, "`retries`", &keys, &[]));
         }
         let deadline = self.time_or(file.deadline.as_ref(), plan.load.timeout);
+        let redrives_after = self.redrives_after(file);
         let (link, window) = (link?, window?);
         if let Some(on) = plan.link(&link).filter(|on| on.correlate.is_none()) {
             let what = format!("`correlate:` on the link `{}`", on.name);
@@ -194,9 +202,28 @@ impl Builder<'_> {
             peak_at_most,
             attempts_at_most: attempts.map(|attempts| attempts as u32),
             deadline,
+            redrives_after,
             jitter: file.jitter,
+            backoff: file.backoff,
         });
         Some((property, expected))
+    }
+
+    /// The pause that tells re-drives apart, so that retries can be held to the declared deadline.
+    fn redrives_after(&mut self, file: &RetriesFile) -> Option<Duration> {
+        let written = file.redrives_after.as_ref()?;
+        let at = written.0.span;
+        let pause = self.time(written);
+        if pause.is_zero() && self.mistakes.iter().all(|m| m.span != Some(at)) {
+            let why = "every attempt is a re-drive, so there are no retries";
+            let help = "say how long a re-drive waits at least";
+            self.mistake(meaning::never_fails(at, why, help));
+        }
+        if file.deadline.is_none() {
+            let keys = ["deadline"];
+            self.mistake(meaning::one_of(at, "`redrives-after`", &keys, &[]));
+        }
+        Some(pause)
     }
 
     fn at_most(&mut self, limit: Option<&AtMostFile>) -> Option<f64> {

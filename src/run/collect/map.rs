@@ -1,5 +1,7 @@
 //! From a row of a source to a record: jq, then times, then the record's own shape.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::{Map, Value};
 
 use crate::evidence::{Record, RunClock};
@@ -14,6 +16,8 @@ pub(crate) struct Mapping {
     rows: Filter,
     select: Filter,
     clock: RunClock,
+    /// Whether a time of any record so far came from a wall clock.
+    wall: AtomicBool,
 }
 
 impl Mapping {
@@ -26,7 +30,13 @@ impl Mapping {
             rows: jq::compile(&plan.rows)?,
             select: jq::compile(&plan.select)?,
             clock,
+            wall: AtomicBool::new(false),
         })
+    }
+
+    /// Whether a time of any record so far came from a wall clock, and so has an error bound.
+    pub(crate) fn uses_wall_clock(&self) -> bool {
+        self.wall.load(Ordering::Relaxed)
     }
 
     /// The records of one answer, read at `now_ns`.
@@ -52,7 +62,9 @@ impl Mapping {
                 kind_of(&mapped)
             ));
         };
-        on_run_clock(&mut fields, &self.clock);
+        if on_run_clock(&mut fields, &self.clock) {
+            self.wall.store(true, Ordering::Relaxed);
+        }
         fields.insert("source".into(), Value::String(self.source.to_string()));
         self.fill(&mut fields, now_ns);
         typed(self.kind, Value::Object(fields))
@@ -84,21 +96,29 @@ impl Mapping {
     }
 }
 
-/// Turns `X-mono-ns` and `X-wall-ms` into `X-ns` on the run clock, in nested arrays too.
-fn on_run_clock(fields: &mut Map<String, Value>, clock: &RunClock) {
+/// Turns `X-mono-ns` and `X-wall-ms` into `X-ns` on the run clock, in nested arrays too. Answers
+/// whether a time is a wall clock's.
+fn on_run_clock(fields: &mut Map<String, Value>, clock: &RunClock) -> bool {
     let names: Vec<String> = fields.keys().cloned().collect();
+    let mut wall = false;
     for name in names {
         if let Some(prefix) = name.strip_suffix("-mono-ns") {
             move_time(fields, &name, prefix, |value| clock.from_mono(value));
         } else if let Some(prefix) = name.strip_suffix("-wall-ms") {
+            // A monotonic time is the better witness where a row has both.
+            let is_known = fields.get(&name).is_some_and(Value::is_u64);
+            let has_both = ["mono-ns", "ns"]
+                .iter()
+                .any(|unit| fields.contains_key(&format!("{prefix}-{unit}")));
+            wall |= is_known && !has_both;
             move_time(fields, &name, prefix, |value| clock.from_wall(value));
         } else if let Some(Value::Array(items)) = fields.get_mut(&name) {
-            items
-                .iter_mut()
-                .filter_map(Value::as_object_mut)
-                .for_each(|i| on_run_clock(i, clock));
+            for item in items.iter_mut().filter_map(Value::as_object_mut) {
+                wall |= on_run_clock(item, clock);
+            }
         }
     }
+    wall
 }
 
 fn move_time(
@@ -113,7 +133,6 @@ fn move_time(
     let value = value
         .as_u64()
         .map_or(Value::Null, |value| convert(value).into());
-    // A monotonic time is the better witness where a row has both.
     let target = format!("{prefix}-ns");
     if name.ends_with("-mono-ns") || !fields.contains_key(&target) {
         fields.insert(target, value);
@@ -194,6 +213,23 @@ mod tests {
         };
         assert_eq!(event.at_ns, 500);
         assert_eq!(event.source.as_str(), "s");
+        assert!(!mapping.uses_wall_clock(), "the monotonic time counts");
+    }
+
+    #[test]
+    fn a_time_that_only_a_wall_clock_tells_is_known_for_one() {
+        let select = r#"{id: "s", key, state: "running", "started-mono-ns": .mono,
+            "ended-wall-ms": .ended, steps: [.steps[] | {name, phase: "done", attempt: 1, epoch: 1,
+            "at-mono-ns": .mono, "at-wall-ms": .wall}]}"#;
+        let mapping = mapping(RecordKind::Saga, select);
+        let step = json!({"name": "a", "mono": 1500, "wall": 11});
+        let row = |ended: Value| json!({"key": "k", "mono": 1500, "ended": ended, "steps": [step]});
+        let open = json!({"rows": [row(Value::Null)]});
+        assert_eq!(mapping.records(open, 0).map(|it| it.len()), Ok(1));
+        assert!(!mapping.uses_wall_clock(), "it has not ended");
+        let ended = json!({"rows": [row(json!(12))]});
+        assert_eq!(mapping.records(ended, 0).map(|it| it.len()), Ok(1));
+        assert!(mapping.uses_wall_clock());
     }
 
     #[test]

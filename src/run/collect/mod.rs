@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -41,6 +42,8 @@ pub(crate) struct Context {
     pub(crate) client: reqwest::Client,
     pub(crate) logs: PathBuf,
     pub(crate) operations: PathBuf,
+    /// How far wall times may be off the run clock: the most that any reading has seen so far, ns.
+    pub(crate) clock_error_ns: AtomicU64,
 }
 
 impl Context {
@@ -167,11 +170,17 @@ impl Reader {
             error: result
                 .err()
                 .map(|error| format!("row {}: {error}", self.rows + 1)),
+            clock_error_ns: match self.mapping.uses_wall_clock() {
+                true => context.clock_error_ns.load(Ordering::Relaxed),
+                false => 0,
+            },
         });
     }
 
     async fn read(&mut self, context: &Context) -> Result<(), String> {
         self.read_ns = context.journal.now_ns();
+        let off_ns = context.journal.clock().wall_error_ns();
+        context.clock_error_ns.fetch_max(off_ns, Ordering::Relaxed);
         let fetch = self.plan.fetch.clone();
         match &fetch {
             Fetch::Http(http) => {

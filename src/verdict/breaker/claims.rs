@@ -2,11 +2,14 @@
 //!
 //! Per incarnation, claimed transitions must be a word of CLOSED → OPEN → HALF_OPEN → {CLOSED,
 //! OPEN}; while it claims OPEN nothing may pass; it opens only on failures of its own callee. A gap
-//! in a ring's sequence is lost evidence: nothing is concluded across it.
+//! in a ring's sequence is lost evidence: nothing is concluded across it. Claims whose times come from
+//! a wall clock are given as much more room as that clock may be off; one so close to the fault that
+//! it may lie on either side of its start proves nothing.
 
 use std::collections::BTreeMap;
 
 use crate::evidence::{Call, CallEnd, Transition};
+use crate::plan::SourceName;
 use crate::plan::property::Breaker;
 
 use super::super::Status;
@@ -33,6 +36,13 @@ fn claimed<'a>(
         }
     }
     claims
+}
+
+/// The most that a claim's time may be off the run clock, ns, and whose that is.
+fn clock_error<'a>(context: &Context<'_>, property: &'a Breaker) -> (u64, Option<&'a SourceName>) {
+    let sources = property.transitions.iter();
+    let worst = sources.max_by_key(|source| context.clock_error(source));
+    (worst.map_or(0, |source| context.clock_error(source)), worst)
 }
 
 /// Its sources, when there are any, were read without loss.
@@ -70,6 +80,12 @@ pub(super) fn not_spurious(
 ) {
     expect_sources(context, case, property);
     let claims = claimed(context, property);
+    let (error, source) = clock_error(context, property);
+    let baseline = context.baseline;
+    let surely_before = Span::new(
+        baseline.from + error,
+        baseline.to.saturating_sub(error).max(baseline.from + error),
+    );
     for it in claims.values().flat_map(BTreeMap::values) {
         case.find(
             Status::Pass,
@@ -81,13 +97,16 @@ pub(super) fn not_spurious(
         if !opening {
             continue;
         }
-        if context.baseline.holds(it.at_ns) {
+        if let Some(source) = source.filter(|_| it.at_ns.abs_diff(baseline.to) < error) {
+            let what = format!("the breaker of {} opened as the fault began", property.link);
+            case.missing(context.clock_gap(source, &what));
+        } else if surely_before.holds(it.at_ns) {
             case.violated(format!(
                 "the breaker of {} opened in the baseline, without any fault, at {}",
                 property.link,
                 text::after(it.at_ns, context.t0)
             ));
-        } else if seen.on.holds(it.at_ns) && unexplained(context, property, it.at_ns) {
+        } else if seen.on.holds(it.at_ns) && unexplained(context, property, it.at_ns, error) {
             case.violated(format!(
                 "the breaker of {} opened at {} although its callee hardly failed",
                 property.link,
@@ -98,12 +117,14 @@ pub(super) fn not_spurious(
 }
 
 /// Fewer than half the failures that the settings ask for, in all the time before.
-fn unexplained(context: &Context<'_>, property: &Breaker, at: u64) -> bool {
-    let before = Span::new(at.saturating_sub(FAILURES_NS), at + EDGE_NS);
+fn unexplained(context: &Context<'_>, property: &Breaker, at: u64, error: u64) -> bool {
+    let before = Span::new(at.saturating_sub(FAILURES_NS), at + EDGE_NS + error);
     let failed = |call: &&&Call| {
         call.end != CallEnd::Answered
             || call.status.is_some_and(|status| status >= 500)
-            || call.first_byte_ns.is_none_or(|answered| answered > at)
+            || call
+                .first_byte_ns
+                .is_none_or(|answered| answered + error > at)
     };
     let failures = context
         .calls_in(&property.link, before)
@@ -122,6 +143,7 @@ pub(super) fn agree(
     demand: &Demand,
     within: Span,
 ) {
+    let (error, _) = clock_error(context, property);
     for (incarnation, ring) in claimed(context, property) {
         let mut previous: Option<&Transition> = None;
         for it in ring.values() {
@@ -131,14 +153,15 @@ pub(super) fn agree(
             {
                 in_order(case, property, before, it, incarnation);
                 if before.to == "OPEN" {
-                    nothing_passes(case, property, demand, Span::new(before.at_ns, it.at_ns));
+                    let open = Span::new(before.at_ns, it.at_ns);
+                    nothing_passes(case, property, demand, open, error);
                 }
             }
             previous = Some(it);
         }
         if let Some(last) = previous.filter(|it| it.to == "OPEN") {
             let open = Span::new(last.at_ns.max(within.from), within.to);
-            nothing_passes(case, property, demand, open);
+            nothing_passes(case, property, demand, open, error);
         }
     }
 }
@@ -163,10 +186,11 @@ fn in_order(
 }
 
 /// While a single breaker claims OPEN, its link is silent.
-fn nothing_passes(case: &mut Case, property: &Breaker, demand: &Demand, open: Span) {
+fn nothing_passes(case: &mut Case, property: &Breaker, demand: &Demand, open: Span, error: u64) {
+    let edge = EDGE_NS + error;
     let inner = Span::new(
-        open.from + EDGE_NS,
-        open.to.saturating_sub(EDGE_NS).max(open.from + EDGE_NS),
+        open.from + edge,
+        open.to.saturating_sub(edge).max(open.from + edge),
     );
     let passed = demand.entered(inner);
     let allowed = (demand.wanted(inner) * 0.05).max(1.0);
@@ -184,7 +208,9 @@ pub(super) fn flaps(context: &Context<'_>, case: &mut Case, property: &Breaker, 
     expect_sources(context, case, property);
     let claims = claimed(context, property);
     let all = claims.values().flat_map(BTreeMap::values);
-    let again = |it: &&&Transition| it.at_ns >= end && it.from == "CLOSED" && it.to == "OPEN";
+    let (error, _) = clock_error(context, property);
+    let again =
+        |it: &&&Transition| it.at_ns >= end + error && it.from == "CLOSED" && it.to == "OPEN";
     let flaps = all.filter(again).count();
     if flaps > 1 {
         case.violated(format!(

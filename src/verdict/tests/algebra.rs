@@ -67,6 +67,7 @@ fn properties() -> Vec<Property> {
         Property::Conserved(Conserved {
             left: SourceName::new("charges"),
             right: SourceName::new("owed"),
+            never_below: None,
         }),
     ]
 }

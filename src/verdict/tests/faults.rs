@@ -147,8 +147,7 @@ fn through_a_toxiproxy() -> Run {
     let attempts = source("payments-attempts", RecordKind::Call, "payments");
     let state = SourceState {
         rows: 1,
-        lost: 0,
-        error: None,
+        ..SourceState::default()
     };
     run.evidence.sources.insert(attempts.name.clone(), state);
     for it in run.evidence.calls.iter_mut().filter(|it| it.link == psp()) {
@@ -210,7 +209,9 @@ fn two_who_saw_the_same_calls_are_one_witness() {
         peak_at_most: None,
         attempts_at_most: None,
         deadline: Duration::from_secs(5),
+        redrives_after: None,
         jitter: false,
+        backoff: false,
     });
     let verdict = run.passes(retries);
     assert!(

@@ -1,4 +1,4 @@
-//! `breaker` and `retries`.
+//! `breaker`.
 
 use std::time::Duration;
 
@@ -109,7 +109,7 @@ fn lost_rows_of_the_request_log_are_no_blocked_calls() {
     let state = SourceState {
         rows: 1,
         lost: 5,
-        error: None,
+        ..SourceState::default()
     };
     let name = SourceName::new(REQUEST_LOG);
     run.evidence.sources.insert(name, state);
@@ -337,151 +337,192 @@ fn a_load_that_ends_too_early_leaves_the_closing_open() {
     run.is_inconclusive(closes(), "");
 }
 
-fn retries(deadline_s: u64) -> Retries {
-    Retries {
-        link: psp(),
-        window: Window::During {
-            faults: vec![fault_name()],
-            and_after: Duration::ZERO,
-        },
-        amplification_at_most: Some(1.2),
-        peak_at_most: None,
-        attempts_at_most: Some(3),
-        deadline: Duration::from_secs(deadline_s),
-        jitter: false,
-    }
-}
-
-use crate::plan::Window;
-
-fn again(run: &mut Run, tries: u64, gap: u64, rename: bool) {
-    let first: Vec<_> = run
-        .evidence
-        .calls
-        .iter()
-        .filter(|it| it.link == psp() && (ON..ON + 2 * S).contains(&it.at_ns))
-        .cloned()
-        .collect();
-    for (n, mut it) in first.into_iter().enumerate() {
-        let start = it.at_ns;
-        for k in 1..tries {
-            it.at_ns = start
-                + k * gap
-                + if rename {
-                    0
-                } else {
-                    n as u64 % 7 * 20 * MS * k
-                };
-            if rename {
-                it.key = Some(format!("other-{n}-{k}"));
-            }
-            run.evidence.calls.push(it.clone());
+/// A caller of two callees: besides what it asks the provider, a journey of its own asks it for
+/// rates, ten times a second.
+fn with_rates() -> Run {
+    let mut run = Run::healthy();
+    claims(&mut run);
+    let rates = crate::plan::LinkName::new("payments", "rates");
+    let mut link = run.plan.system.links[2].clone();
+    link.name = rates.clone();
+    link.service = crate::plan::ServiceName::new("rates");
+    run.plan.system.links.push(link);
+    let arrivals = crate::plan::LinkName::new("orders", "payments");
+    for n in 0..END / (100 * MS) {
+        let at = n * 100 * MS + 7 * MS;
+        let trace = format!("r{n}");
+        let mut it = operation(10_000 + n, at);
+        it.journey = crate::plan::JourneyName::new("browse");
+        it.trace = trace.clone();
+        run.evidence.operations.push(it);
+        for (link, later) in [(&arrivals, MS), (&rates, 2 * MS)] {
+            let mut call = call(link, at + later, &trace);
+            call.path = "/rates".into();
+            run.evidence.calls.push(call);
         }
     }
+    run
 }
 
-fn no_probes() -> Run {
-    Run::with(&Sim {
-        probes: 0,
+fn is_rates(link: &crate::plan::LinkName) -> bool {
+    link.to == "rates"
+}
+
+/// Takes calls for rates away while the breaker of the provider is open.
+fn block_rates(run: &mut Run, blocked: impl Fn(usize) -> bool) {
+    let mut n = 0;
+    run.evidence.calls.retain(|it| {
+        let open = is_rates(&it.link) && (ON + 2 * S..OFF).contains(&it.at_ns);
+        n += usize::from(open);
+        !(open && blocked(n))
+    });
+}
+
+#[test]
+fn who_does_not_need_the_callee_goes_on_while_its_breaker_is_open() {
+    let mut run = with_rates();
+    run.passes(opens());
+    block_rates(&mut run, |n| n % 10 < 3);
+    run.passes(opens());
+}
+
+#[test]
+fn a_breaker_that_takes_another_link_with_it_is_spurious_there() {
+    let mut run = with_rates();
+    block_rates(&mut run, |_| true);
+    let says = "100% of the calls on payments -> rates was blocked too (0 of 180 wanted)";
+    let verdict = run.fails(opens(), says);
+    assert_eq!(verdict.blames, ["payments -> psp", "payments -> rates"]);
+}
+
+#[test]
+fn calls_of_journeys_that_need_the_callee_may_vanish_with_it() {
+    let mut run = with_rates();
+    block_rates(&mut run, |_| true);
+    // One of the browsers paid.
+    run.evidence.calls.push(call(&psp(), OFF + 9 * S, "r540"));
+    run.passes(opens());
+}
+
+#[test]
+fn calls_on_a_link_with_troubles_of_its_own_may_vanish() {
+    let mut blocked = with_rates();
+    block_rates(&mut blocked, |_| true);
+    let mut run = blocked.clone();
+    let early = |it: &&mut crate::evidence::Call| {
+        is_rates(&it.link) && (ON..ON + 2 * S).contains(&it.at_ns)
+    };
+    for it in run.evidence.calls.iter_mut().filter(early) {
+        it.status = Some(503);
+    }
+    run.passes(opens());
+    let mut run = blocked.clone();
+    if let FaultEffect::Link { links, .. } = &mut run.plan.faults[0].effect {
+        links.push(crate::plan::LinkName::new("payments", "rates"));
+    }
+    run.passes(opens());
+    // A cache that fills.
+    let mut run = blocked;
+    let mut n = 0;
+    run.evidence.calls.retain(|it| {
+        n += u64::from(is_rates(&it.link));
+        !is_rates(&it.link) || n < 60 || n.is_multiple_of(2)
+    });
+    run.passes(opens());
+}
+
+#[test]
+fn who_needs_the_callee_is_unknown_without_traces() {
+    let mut run = with_rates();
+    block_rates(&mut run, |_| true);
+    for it in &mut run.evidence.calls {
+        if it.link == psp() && it.at_ns < ON {
+            it.trace = Some(format!("another-{}", it.at_ns));
+        }
+    }
+    let verdict = run.verdict(opens());
+    assert!(!verdict.why.contains("rates"), "{}", verdict.why);
+}
+
+fn wall_clock(run: &mut Run, source: &str, error_ns: u64) {
+    let state = run.evidence.sources.get_mut(&SourceName::new(source));
+    state.unwrap().clock_error_ns = error_ns;
+}
+
+#[test]
+fn a_claim_closer_to_the_fault_than_its_clock_is_known_proves_nothing() {
+    let mut run = Run::with(&Sim {
+        opens: Some(200 * MS),
         ..Sim::default()
-    })
+    });
+    let opening = transition(1, ON - 300 * MS, "CLOSED", "OPEN");
+    run.evidence.transitions.push(opening);
+    run.fails(opens(), "opened in the baseline");
+    wall_clock(&mut run, "breakers", 500 * MS);
+    let verdict = run.is_inconclusive(opens(), "opened as the fault began, and the wall clock");
+    assert!(verdict.help.is_some_and(|help| help.contains("at-mono-ns")));
+    wall_clock(&mut run, "breakers", 200 * MS);
+    run.fails(opens(), "opened in the baseline");
 }
 
 #[test]
-fn requests_that_are_tried_once_pass() {
-    no_probes().passes(Property::Retries(retries(4)));
-}
-
-#[test]
-fn amplification_beyond_the_budget_fails_and_names_the_link() {
-    let mut run = no_probes();
-    again(&mut run, 3, 100 * MS, false);
-    let verdict = run.fails(Property::Retries(retries(4)), "3.00 attempts per request");
-    assert_eq!(verdict.blames, ["payments -> psp"]);
-}
-
-#[test]
-fn paced_redrives_beyond_the_deadline_are_no_amplification() {
-    let mut run = no_probes();
-    again(&mut run, 3, 5 * S, false);
-    run.passes(Property::Retries(retries(4)));
-}
-
-#[test]
-fn more_attempts_than_allowed_fail() {
-    let mut run = no_probes();
-    again(&mut run, 5, 100 * MS, false);
-    let mut property = retries(4);
-    property.amplification_at_most = None;
-    run.fails(
-        Property::Retries(property),
-        "took more than 3 attempts, one took 5",
-    );
-}
-
-#[test]
-fn a_post_sent_again_under_another_key_fails() {
-    let mut run = no_probes();
-    again(&mut run, 2, 100 * MS, true);
-    run.fails(
-        Property::Retries(retries(4)),
-        "without the key of the first",
-    );
-}
-
-#[test]
-fn trying_again_after_a_refusal_fails() {
-    let mut run = no_probes();
-    again(&mut run, 2, 100 * MS, false);
-    for it in &mut run.evidence.calls {
-        if it.link == psp() && it.at_ns >= ON {
-            it.status = Some(402);
-        }
+fn claims_by_a_wall_clock_have_its_error_for_room() {
+    let mut run = Run::healthy();
+    claims(&mut run);
+    for it in &mut run.evidence.transitions {
+        it.at_ns -= 700 * MS;
     }
-    let mut property = retries(4);
-    property.amplification_at_most = None;
-    run.fails(Property::Retries(property), "after an answer of 4xx");
-}
-
-#[test]
-fn a_peak_of_attempts_fails_where_the_mean_holds() {
-    let mut run = no_probes();
-    again(&mut run, 3, 100 * MS, false);
-    let mut property = retries(4);
-    property.amplification_at_most = None;
-    property.peak_at_most = Some(1.5);
-    run.fails(Property::Retries(property), "in the second from");
-}
-
-#[test]
-fn retries_without_jitter_fail_and_too_few_prove_nothing() {
-    let mut property = retries(4);
-    property.amplification_at_most = None;
-    property.jitter = true;
-    let mut run = no_probes();
-    run.is_inconclusive(Property::Retries(property.clone()), "to judge jitter by");
-    again(&mut run, 2, 2100 * MS, false);
-    run.passes(Property::Retries(property.clone()));
-    let mut run = no_probes();
-    again(&mut run, 2, 2100 * MS, true);
-    for it in &mut run.evidence.calls {
-        if let Some(key) = it.key.as_mut().filter(|key| key.starts_with("other")) {
-            *key = format!("key-{}", it.trace.as_deref().unwrap_or_default());
-        }
+    run.fails(opens(), "claims OPEN for");
+    wall_clock(&mut run, "breakers", 800 * MS);
+    run.passes(opens());
+    for n in 0..2 {
+        let mut claim = |later: u64, from: &str, to: &str| {
+            let flap = transition(20 + 3 * n + later, OFF + 100 * MS, from, to);
+            run.evidence.transitions.push(flap);
+        };
+        claim(0, "CLOSED", "OPEN");
+        claim(1, "OPEN", "HALF_OPEN");
+        claim(2, "HALF_OPEN", "CLOSED");
     }
-    run.fails(Property::Retries(property), "no jitter");
+    run.passes(closes());
+    wall_clock(&mut run, "breakers", 0);
+    run.fails(closes(), "opened 2 times again");
 }
 
 #[test]
-fn nothing_to_retry_and_too_few_requests_are_inconclusive() {
-    let mut run = no_probes();
-    for it in &mut run.evidence.calls {
-        let (at, trace) = (it.at_ns, it.trace.clone().unwrap_or_default());
-        *it = call(&it.link.clone(), at, &trace);
+fn an_opening_told_by_a_wall_clock_at_the_limit_proves_nothing() {
+    let mut run = Run::healthy();
+    run.plan.toxiproxy = Some("http://127.0.0.1:8474".into());
+    for service in ["payments", "orders"] {
+        let name = format!("{service}-attempts");
+        let calls = source(&name, crate::plan::system::RecordKind::Call, service);
+        let state = SourceState::default();
+        run.evidence.sources.insert(calls.name.clone(), state);
+        run.plan.system.evidence.push(calls);
     }
-    run.is_inconclusive(Property::Retries(retries(4)), "nothing to retry");
-    run.evidence
-        .calls
-        .retain(|it| it.at_ns < ON || it.at_ns > OFF);
-    run.is_inconclusive(Property::Retries(retries(4)), "only 0 requests with a key");
+    for it in &mut run.evidence.calls {
+        let teller = if it.link == psp() {
+            "payments"
+        } else {
+            "orders"
+        };
+        it.source = SourceName::new(format!("{teller}-attempts"));
+    }
+    let within = |opens_within| {
+        let when = BreakerWhen::During {
+            fault: fault_name(),
+            opens_within,
+            blocks_at_least: 0.95,
+        };
+        breaker(when, false)
+    };
+    let verdict = run.passes(within(Duration::from_secs(4)));
+    let opened = verdict.findings.iter().find(|it| it.text == "opened");
+    let opened = opened.and_then(|it| it.at_ns).unwrap() - ON;
+    let just_before = Duration::from_nanos(opened + 3 * MS);
+    run.passes(within(just_before));
+    wall_clock(&mut run, "payments-attempts", 5 * MS);
+    run.is_inconclusive(within(just_before), "the wall clock of `payments-attempts`");
+    wall_clock(&mut run, "payments-attempts", 2 * MS);
+    run.passes(within(just_before));
 }

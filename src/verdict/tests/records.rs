@@ -1,4 +1,4 @@
-//! `sagas`, `events`, `conserved`, `catches-up`.
+//! `sagas`, `events`, `catches-up`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -39,13 +39,6 @@ fn events() -> Property {
                 deliveries: Some(SourceName::new("shown")),
             },
         )]),
-    })
-}
-
-fn conserved() -> Property {
-    Property::Conserved(Conserved {
-        left: SourceName::new("charges"),
-        right: SourceName::new("owed"),
     })
 }
 
@@ -98,6 +91,7 @@ fn a_saga_that_is_open_stuck_or_late_fails_and_names_its_service() {
         rows: 1,
         lost: 0,
         error: None,
+        clock_error_ns: 0,
     };
     run.add(END + 31 * S, read);
     let verdict = run.fails(
@@ -120,6 +114,7 @@ fn a_saga_that_does_not_say_when_it_ended_is_dated_by_its_log_or_not_at_all() {
         rows: 1,
         lost: 0,
         error: None,
+        clock_error_ns: 0,
     };
     run.add(END + 31 * S, read);
     run.passes(sagas(0));
@@ -497,74 +492,25 @@ fn nothing_committed_for_a_consumer_is_inconclusive() {
 }
 
 #[test]
-fn ledgers_that_agree_key_by_key_pass() {
-    let verdict = Run::healthy().passes(conserved());
-    let says = "2800 keys agree, total charges 5572000 = owed 5572000 EUR-cent";
-    assert_eq!(verdict.why, says);
-}
-
-#[test]
-fn a_charge_that_nobody_owes_fails_with_both_sides() {
+fn a_saga_closer_to_its_limit_than_its_clock_is_known_is_inconclusive() {
     let mut run = Run::healthy();
-    let owed = |it: &&mut Entry| it.source.as_str() == "owed" && it.key == "o7";
-    if let Some(it) = run.evidence.entries.iter_mut().find(owed) {
-        it.amount = 0;
-    }
-    let says = "1 of 2800 keys differ, 1 of them still in charges though owed says nothing: `o7` has \
-                charges 1990 and owed 0 EUR-cent";
-    let verdict = run.fails(conserved(), says);
-    assert!(verdict.help.is_some_and(|help| help.contains("undoes")));
-    assert_eq!(verdict.blames, ["psp", "payments -> psp", "orders"]);
-    assert_eq!(verdict.findings[0].text, "charges 1990, owed 0 EUR-cent");
-}
-
-#[test]
-fn equal_totals_of_different_keys_fail() {
-    let mut run = Run::healthy();
-    run.evidence.entries[0].key = "elsewhere".into();
-    run.fails(conserved(), "2 of 2801 keys differ");
-}
-
-#[test]
-fn a_double_charge_fails_and_a_refund_settles_it() {
-    let mut run = Run::healthy();
-    let mut again = run.evidence.entries[0].clone();
-    run.evidence.entries.push(again.clone());
-    let verdict = run.fails(
-        conserved(),
-        "by exactly twice: `o0` has charges 3980 and owed 1990",
-    );
-    assert!(
-        verdict
-            .help
-            .is_some_and(|help| help.contains("idempotency key"))
-    );
-    again.amount = -1990;
-    run.evidence.entries.push(again);
-    run.passes(conserved());
-}
-
-#[test]
-fn a_difference_proves_nothing_while_things_move_or_a_ledger_is_cut_short() {
-    let mut run = Run::healthy();
-    run.evidence.entries.pop();
-    let mut moving = run.clone();
-    moving.did_not_drain();
-    moving.is_inconclusive(conserved(), "the run did not drain");
-    let mut undrained = run.clone();
-    undrained.had_no_drain();
-    undrained.is_inconclusive(conserved(), "the run was not drained");
-    run.source_lost("owed");
-    run.is_inconclusive(conserved(), "evidence `owed` lost 3 rows");
-    run.evidence.sources.clear();
-    run.is_inconclusive(conserved(), "evidence `charges` was never read");
-}
-
-#[test]
-fn empty_ledgers_agree_about_nothing() {
-    let mut run = Run::healthy();
-    run.evidence.entries.clear();
-    run.is_inconclusive(conserved(), "the ledger `charges` is empty");
+    let clock = |run: &mut Run, error_ns| {
+        let state = run.evidence.sources.get_mut(&SourceName::new("sagas"));
+        state.unwrap().clock_error_ns = error_ns;
+    };
+    run.evidence.sagas[1200].ended_ns = Some(END + 20 * S + MS);
+    run.fails(sagas(0), "became final later than 20s");
+    clock(&mut run, 2 * MS);
+    let says = "1 saga became final about 20s after the load's end, which is the limit, and the \
+                wall clock of `sagas` is only known to 2ms";
+    let verdict = run.is_inconclusive(sagas(0), says);
+    assert!(verdict.help.is_some_and(|help| help.contains("at-mono-ns")));
+    run.evidence.sagas[1200].ended_ns = Some(END + 20 * S - MS);
+    run.is_inconclusive(sagas(0), says);
+    run.evidence.sagas[1200].ended_ns = Some(END + 20 * S - 3 * MS);
+    run.passes(sagas(0));
+    run.evidence.sagas[1200].ended_ns = Some(END + 20 * S + 3 * MS);
+    run.fails(sagas(0), "became final later than 20s");
 }
 
 fn version(source: &str, version: u64, at_ns: u64) -> Version {
@@ -620,4 +566,20 @@ fn a_view_read_once_or_not_at_all_or_of_nothing_is_inconclusive() {
     let mut run = with_view(None);
     run.evidence.versions.retain(|it| it.at_ns < OFF + 2 * S);
     run.is_inconclusive(catches_up(), "was not read late enough");
+}
+
+#[test]
+fn a_view_closer_to_the_limit_than_its_clock_is_known_is_inconclusive() {
+    let mut run = with_view(Some(OFF + 5 * S));
+    let verdict = run.passes(catches_up());
+    assert_eq!(verdict.value.as_deref(), Some("5s"));
+    let state = run.evidence.sources.get_mut(&SourceName::new("view"));
+    state.unwrap().clock_error_ns = 2 * MS;
+    run.is_inconclusive(
+        catches_up(),
+        "about 5s later, the limit, and the wall clock of `view`",
+    );
+    let state = run.evidence.sources.get_mut(&SourceName::new("view"));
+    state.unwrap().clock_error_ns = 0;
+    run.passes(catches_up());
 }
