@@ -424,7 +424,11 @@ mod tests {
             while is_gone && !pump.is_abandoned() {
                 sender.write_all(b"x").await.unwrap();
                 tokio::task::yield_now().await;
-                poll_fn(|cx| Poll::Ready(poll(&mut pump, cx))).await;
+                poll_fn(|cx| {
+                    poll(&mut pump, cx);
+                    Poll::Ready(())
+                })
+                .await;
             }
             sender.shutdown().await.unwrap();
             poll_fn(|cx| {

@@ -38,7 +38,6 @@ impl ToxicSpec {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 impl ToxicSpec {
     /// A toxic named as its type, with attributes as clients send them.
     pub(crate) fn of(id: u64, kind: &str, stream: Stream, attributes: &str) -> Self {
