@@ -373,21 +373,21 @@ async fn held_answer_arrives_although_the_callee_has_gone() {
         let (mut caller, mut callee) = link.connect().await;
         link.add("latency", json!({ "latency": 3_600_000 })).await;
         callee.write_all(b"answer").await.unwrap();
-        wait_until_read(&link, &callee).await;
-        let proxied = callee.peer_addr().unwrap().port();
+        wait_until_read(&callee).await;
+        let (upstream, proxied) = ports(&callee);
         drop(callee);
         // The first byte is answered by a reset, the second meets it.
         caller.write_all(b"?").await.unwrap();
         within("the reset", async {
-            while sockets().any(|socket| socket.local == proxied) {
+            while sockets().any(|socket| socket.is(proxied, upstream)) {
                 tokio::task::yield_now().await;
             }
         })
         .await;
         caller.write_all(b"?").await.unwrap();
-        let port = caller.local_addr().unwrap().port();
+        let (port, proxy) = ports(&caller);
         within("the byte to be read", async {
-            while sockets().any(|socket| socket.remote == port && socket.received > 0) {
+            while sockets().any(|socket| socket.is(proxy, port) && socket.received > 0) {
                 tokio::task::yield_now().await;
             }
         })
@@ -465,7 +465,7 @@ async fn reset_that_is_far_away_is_called_off_by_ours_and_waited_for_by_the_orig
             .await;
         let (_caller, mut callee) = link.dial().await;
         callee.write_all(b"x").await.unwrap();
-        wait_until_read(&link, &callee).await;
+        wait_until_read(&callee).await;
         let answers = server.differs("long-reset", false, true);
         assert_eq!(
             answers_in_time(&server, "/proxies/a/toxics/t").await,
@@ -513,18 +513,23 @@ async fn peers_are_asked_whether_they_are_there() {
 }
 
 /// Waits until a byte of the callee was acknowledged and is no longer in any queue.
-pub(super) async fn wait_until_read(link: &Link<'_>, callee: &TcpStream) {
-    let proxied = callee.peer_addr().unwrap().port();
-    let upstream = address(&link.upstream).port();
+pub(super) async fn wait_until_read(callee: &TcpStream) {
+    let (upstream, proxied) = ports(callee);
     within("the byte to be read", async {
         while sockets().any(|socket| {
-            (socket.local == proxied && socket.received > 0)
-                || (socket.local == upstream && socket.queued > 0)
+            (socket.is(proxied, upstream) && socket.received > 0)
+                || (socket.is(upstream, proxied) && socket.queued > 0)
         }) {
             tokio::task::yield_now().await;
         }
     })
     .await;
+}
+
+/// The ports of a connection, the near one first.
+fn ports(end: &TcpStream) -> (u16, u16) {
+    let near = end.local_addr().unwrap().port();
+    (near, end.peer_addr().unwrap().port())
 }
 
 /// Whether somebody waits for a connection to this port.
@@ -566,6 +571,11 @@ struct Socket {
 }
 
 impl Socket {
+    /// Both ports: one alone may belong to several connections.
+    fn is(&self, local: u16, remote: u16) -> bool {
+        (self.local, self.remote) == (local, remote)
+    }
+
     fn keeps_alive(&self) -> bool {
         self.state == "01" && self.timer == "02"
     }

@@ -68,7 +68,7 @@ async fn latency_counts_from_each_arrival_and_delays_chunks_side_by_side() {
         let sent = Since::now();
         for _ in 0..5 {
             callee.write_all(b"x").await.unwrap();
-            wait_until_read(&link, &callee).await;
+            wait_until_read(&callee).await;
         }
         assert_eq!(read_exact(&mut caller, 5).await, "xxxxx");
         sent.not_before(2000);
@@ -104,7 +104,7 @@ async fn changed_latency_lets_go_what_it_held_and_gives_the_rest_the_new_delay()
         link.add("latency", json!({ "latency": NEVER_MS })).await;
         for part in ["one ", "two"] {
             callee.write_all(part.as_bytes()).await.unwrap();
-            wait_until_read(&link, &callee).await;
+            wait_until_read(&callee).await;
         }
         link.update(json!({ "latency": NEVER_MS - 1 })).await;
         assert_eq!(read_exact(&mut caller, 4).await, "one ");
@@ -197,7 +197,7 @@ async fn timeout_of_zero_closes_with_its_peers_only() {
         let (mut caller, mut callee) = link.connect().await;
         link.add("timeout", json!({})).await;
         callee.write_all(b"lost").await.unwrap();
-        wait_until_read(&link, &callee).await;
+        wait_until_read(&callee).await;
         // The way there is open: only answers are swallowed.
         caller.write_all(b"asked").await.unwrap();
         assert_eq!(read_exact(&mut callee, 5).await, "asked");
