@@ -221,7 +221,9 @@ impl LinkEffect {
                 let Some((_, known)) = TOXIPROXY_TYPES.iter().find(|it| it.0 == kind) else {
                     return Some((format!("the toxic `{kind}`"), "choose a type that it has"));
                 };
-                let unknown = |name: &&String| !known.contains(&name.as_str());
+                // It reads them in any case.
+                let unknown =
+                    |name: &&String| !known.iter().any(|known| known.eq_ignore_ascii_case(name));
                 let name = attributes.keys().find(unknown)?;
                 let what = format!("`{name}` of the toxic `{kind}`");
                 Some((what, "leave it out, it would be skipped without a word"))
@@ -254,10 +256,16 @@ impl LinkEffect {
     /// Whether requests come to their ordinary end in spite of it, so that callers who do not lose
     /// their patience know nothing of it.
     pub fn leaves_requests_whole(&self) -> bool {
-        matches!(
-            self,
-            Self::Bandwidth { .. } | Self::SlowClose { .. } | Self::Slicer { .. }
-        )
+        match self {
+            Self::Bandwidth { .. } | Self::SlowClose { .. } | Self::Slicer { .. } => true,
+            Self::Toxic { kind, .. } => {
+                matches!(
+                    kind.as_str(),
+                    "bandwidth" | "slow_close" | "slicer" | "noop"
+                )
+            }
+            _ => false,
+        }
     }
 
     /// Whether it acts on whole connections or requests, and so has no direction.

@@ -118,3 +118,21 @@ fn http_toxic(toxic: Toxic, fault: &HttpFault) -> Toxic {
         .with("first", fault.first.unwrap_or(0))
         .with("every", fault.every.unwrap_or(0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn black_hole(is_shared: bool) -> Vec<Toxic> {
+        let fault = FaultName::new("silence");
+        let effect = LinkEffect::Blackhole;
+        toxics(&fault, Direction::Response, &effect, is_shared)
+    }
+
+    #[test]
+    fn black_hole_is_silent_where_the_proxy_can_be() {
+        let own = Toxic::new("silence.response", "timeout", Stream::Downstream).with("timeout", 0);
+        assert_eq!(black_hole(true), std::slice::from_ref(&own));
+        assert_eq!(black_hole(false), [own.with("silent", true)]);
+    }
+}

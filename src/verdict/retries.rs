@@ -2,8 +2,9 @@
 //!
 //! A unit is a key (`correlate:` header), else a trace. Attempts of one key within the caller's
 //! deadline are one request; later ones are re-drives, which have a pace of their own and are told
-//! apart, and so are those of a caller that was killed or paused in between. A clock alone cannot tell a re-drive from a retry that comes after the deadline: with
-//! `redrives-after` the pause before it does, and then a retry after the deadline is a violation.
+//! apart, and so are those of a caller that was killed or paused in between. A clock alone cannot
+//! tell a re-drive from a retry that comes after the deadline: with `redrives-after` the pause before
+//! it does, and then a retry after the deadline is a violation.
 //!
 //! Only the limits that are named apply; with `attempts-at-most`, an answer of 4xx and a POST
 //! without a key of its own are final as well. What is said about pauses is in [`pace`].

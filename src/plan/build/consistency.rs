@@ -151,7 +151,7 @@ impl Builder<'_> {
         if file.left.value == file.right.value {
             let why = "a ledger always agrees with itself";
             let help = "name two different sources";
-            self.never_fails(file.right.span, why, help);
+            self.mistake(meaning::never_fails(file.right.span, why, help));
         }
         let n = operations_in(plan, &Window::Whole, None);
         let counted = count_text(n);

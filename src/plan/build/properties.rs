@@ -117,13 +117,6 @@ impl Builder<'_> {
         }
     }
 
-    /// A limit beyond what can happen.
-    pub(super) fn never_fails(&mut self, span: Span, why: &str, help: &str) {
-        if self.sound() {
-            self.mistake(meaning::never_fails(span, why, help));
-        }
-    }
-
     /// Whether every quantity so far could be read: after one that could not, what follows from
     /// several of them says nothing.
     pub(super) fn sound(&self) -> bool {
@@ -137,7 +130,8 @@ impl Builder<'_> {
         if at_most >= 1.0 {
             let why = "no more than all operations can fail";
             let limit = file.at_most.0.span;
-            self.never_fails(limit, why, "choose a limit below 100%");
+            let help = "choose a limit below 100%";
+            self.mistake(meaning::never_fails(limit, why, help));
         }
         let accepted = file.accepted.as_ref();
         let accepted_at_most = accepted.map(|accepted| self.share(&accepted.at_most));
@@ -180,11 +174,11 @@ impl Builder<'_> {
                 let why = "nothing answers in no time";
                 self.mistake(meaning::never_passes(at, why, "choose a limit above 0s"));
             }
-            if let Some(bound) = bound.filter(|bound| limit > *bound) {
+            if let Some(bound) = bound.filter(|bound| limit > *bound && self.sound()) {
                 let bound = duration_text(bound);
                 let why = format!("no operation lasts longer than its time-out of {bound}");
                 let help = format!("choose a limit below {bound}, or a longer `timeout`");
-                self.never_fails(at, &why, &help);
+                self.mistake(meaning::never_fails(at, &why, &help));
             }
             limits.push(QuantileLimit { quantile, limit });
         }
@@ -230,7 +224,7 @@ impl Builder<'_> {
         }
         if at_least <= 0.0 && self.mistakes.iter().all(|m| m.span != Some(limit)) {
             let why = "goodput is never below nothing";
-            self.never_fails(limit, why, "choose a limit above 0%");
+            self.mistake(meaning::never_fails(limit, why, "choose a limit above 0%"));
         }
         let (operation, window) = (operation?, window?);
         let n = operations_in(plan, &window, Some(&operation));
@@ -269,12 +263,12 @@ impl Builder<'_> {
             .map(|step| step_bound(step, plan.load.timeout))
             .max()
             .unwrap_or(plan.load.timeout);
-        if longer_than > bound {
+        if self.sound() && longer_than > bound {
             let bound = duration_text(bound);
             let why = format!("the load gives up after {bound}");
             let help = format!("choose a limit below {bound}, or a longer `timeout`");
             let at = file.longer_than.0.span;
-            self.never_fails(at, &why, &help);
+            self.mistake(meaning::never_fails(at, &why, &help));
         }
         let window = window?;
         let n = operations_in(plan, &window, operation.as_ref());

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use chaos_harness::toxiproxy::wire::{Proxy, Stream};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
 
 use super::{
     Link, NEVER_MS, address, echo, ends, read_end, read_exact, start, start_seeded, toxic, within,
@@ -286,12 +287,8 @@ async fn set_of_toxics_is_one_generation_for_both_directions() {
     );
 }
 
-#[tokio::test]
-async fn peer_that_never_reads_holds_up_no_call() {
-    let link = Link::new().await;
-    let (caller, mut callee) = link.connect().await;
-    link.set(&[toxic("latency", Stream::Downstream).with("latency", 1)])
-        .await;
+/// A callee that sends until its connection ends, to a caller who does not read.
+async fn flood(link: &Link, mut callee: TcpStream) -> JoinHandle<()> {
     let flood = tokio::spawn(async move {
         let block = vec![0; 1 << 20];
         while callee.write_all(&block).await.is_ok() {}
@@ -300,6 +297,16 @@ async fn peer_that_never_reads_holds_up_no_call() {
         stats.bytes.downstream_received > 1 << 22
     })
     .await;
+    flood
+}
+
+#[tokio::test]
+async fn peer_that_never_reads_holds_up_no_call() {
+    let link = Link::new().await;
+    let (caller, callee) = link.connect().await;
+    link.set(&[toxic("latency", Stream::Downstream).with("latency", 1)])
+        .await;
+    let flood = flood(&link, callee).await;
     link.set(&[]).await;
     link.running.client.proxies().await.unwrap();
     link.running.client.delete("link").await.unwrap();
@@ -315,15 +322,8 @@ async fn time_limit_is_kept_for_a_peer_that_never_reads() {
         ("reset_peer", "timeout"),
     ] {
         let link = Link::new().await;
-        let (_caller, mut callee) = link.connect().await;
-        let flood = tokio::spawn(async move {
-            let block = vec![0; 1 << 20];
-            while callee.write_all(&block).await.is_ok() {}
-        });
-        link.stats_when("the flood", |stats| {
-            stats.bytes.downstream_received > 1 << 22
-        })
-        .await;
+        let (_caller, callee) = link.connect().await;
+        let flood = flood(&link, callee).await;
         let limit = toxic(kind, Stream::Downstream).with(attribute, 1);
         link.running
             .client
