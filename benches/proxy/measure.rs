@@ -7,7 +7,8 @@ use chaos_harness::evidence::clock::mono_ns;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::peer::{ECHO, SEND};
+use super::peer::{ECHO, ECHO_AT_ONCE, SEND};
+use super::processors::on_processor;
 use super::subject::Subject;
 
 /// A subject that does not answer for so long is broken.
@@ -53,6 +54,12 @@ impl Figures {
         self.0.push(figure);
     }
 
+    /// What each has more than the one of the same round.
+    pub(crate) fn without(&self, base: &Self) -> Self {
+        let pairs = self.0.iter().zip(&base.0);
+        Self(pairs.map(|(figure, base)| figure - base).collect())
+    }
+
     pub(crate) fn median(&self) -> f64 {
         quantile(&self.0, 0.5)
     }
@@ -83,8 +90,27 @@ pub(crate) fn seconds_since(began_ns: u64) -> f64 {
     (mono_ns() - began_ns) as f64 / 1e9
 }
 
+/// One measurement of a kind, as named on the command line.
+pub(crate) async fn measure(
+    kind: &str,
+    subject: &Subject,
+    size: &Size,
+) -> Vec<(&'static str, f64)> {
+    match kind {
+        "rtt" => {
+            let (p50, p99) = rtt(subject, size).await;
+            vec![("RTT p50 us", p50), ("RTT p99 us", p99)]
+        }
+        "connections" => vec![("connections/s", connections(subject, size).await)],
+        _ => {
+            let (rate, cost) = throughput(subject, size).await;
+            vec![("MB/s", rate), ("CPU s/GB", cost)]
+        }
+    }
+}
+
 /// MB/s of one connection, and the proxy's CPU seconds per GB.
-pub(crate) async fn throughput(subject: &Subject, size: &Size) -> (f64, f64) {
+async fn throughput(subject: &Subject, size: &Size) -> (f64, f64) {
     let mut socket = connect(subject.address).await;
     let mut order = vec![SEND];
     order.extend_from_slice(&size.bytes.to_be_bytes());
@@ -105,23 +131,36 @@ pub(crate) async fn throughput(subject: &Subject, size: &Size) -> (f64, f64) {
     (gigabytes * 1e3 / took, cpu / gigabytes)
 }
 
-/// Round trips of 64 bytes, one after another: p50 and p99, microseconds.
-pub(crate) async fn rtt(subject: &Subject, size: &Size) -> (f64, f64) {
-    let mut socket = connect(subject.address).await;
-    within(socket.write_all(&[ECHO])).await;
-    let mut bytes = [1; 64];
-    let mut times = Vec::with_capacity(size.round_trips);
-    for _ in 0..size.round_trips {
-        let began_ns = mono_ns();
-        within(socket.write_all(&bytes)).await;
-        within(socket.read_exact(&mut bytes)).await;
-        times.push(seconds_since(began_ns) * 1e6);
-    }
+/// Round trips of 64 bytes, one after another: p50 and p99, microseconds. Neither end is in a runtime,
+/// which would add its own wakes.
+async fn rtt(subject: &Subject, size: &Size) -> (f64, f64) {
+    let (address, round_trips) = (subject.address, size.round_trips);
+    let measured = tokio::task::spawn_blocking(move || {
+        on_processor(0, || round_trips_us(address, round_trips))
+    });
+    let times = within(async { measured.await? }).await;
     (quantile(&times, 0.5), quantile(&times, 0.99))
 }
 
+fn round_trips_us(address: SocketAddr, round_trips: usize) -> std::io::Result<Vec<f64>> {
+    use std::io::{Read, Write};
+    let mut socket = std::net::TcpStream::connect(address)?;
+    socket.set_nodelay(true)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.write_all(&[ECHO_AT_ONCE])?;
+    let mut bytes = [1; 64];
+    let mut times = Vec::with_capacity(round_trips);
+    for _ in 0..round_trips {
+        let began_ns = mono_ns();
+        socket.write_all(&bytes)?;
+        socket.read_exact(&mut bytes)?;
+        times.push(seconds_since(began_ns) * 1e6);
+    }
+    Ok(times)
+}
+
 /// Connections made, used once and closed, one after another.
-pub(crate) async fn connections(subject: &Subject, size: &Size) -> f64 {
+async fn connections(subject: &Subject, size: &Size) -> f64 {
     let began_ns = mono_ns();
     for _ in 0..size.connections {
         let mut socket = connect(subject.address).await;

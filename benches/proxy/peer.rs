@@ -5,8 +5,13 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::processors::on_processor;
+
 /// Sends everything back.
 pub(crate) const ECHO: u8 = b'E';
+
+/// Sends everything back too, from a thread and a processor of its own: for round trips.
+pub(crate) const ECHO_AT_ONCE: u8 = b'A';
 
 /// Sends as many bytes as the next eight bytes say.
 pub(crate) const SEND: u8 = b'S';
@@ -43,6 +48,11 @@ async fn answer(mut socket: TcpStream) -> std::io::Result<()> {
             }
             socket.shutdown().await
         }
+        ECHO_AT_ONCE => {
+            let socket = socket.into_std()?;
+            socket.set_nonblocking(false)?;
+            tokio::task::spawn_blocking(move || on_processor(1, || echo(socket))).await?
+        }
         _ => {
             let mut bytes = vec![0; 4096];
             loop {
@@ -53,5 +63,17 @@ async fn answer(mut socket: TcpStream) -> std::io::Result<()> {
                 socket.write_all(&bytes[..length]).await?;
             }
         }
+    }
+}
+
+fn echo(mut socket: std::net::TcpStream) -> std::io::Result<()> {
+    use std::io::{Read, Write};
+    let mut bytes = [0; 4096];
+    loop {
+        let length = socket.read(&mut bytes)?;
+        if length == 0 {
+            return Ok(());
+        }
+        socket.write_all(&bytes[..length])?;
     }
 }

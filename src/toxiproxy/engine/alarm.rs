@@ -1,21 +1,20 @@
 //! Timers that are right to some ten microseconds: those of the runtime round up to the millisecond, which
 //! is more than many delays that are asked for.
 //!
-//! One thread, started with the first timer, sleeps until the earliest instant and wakes the tasks that wait
-//! for it. Setting a timer takes a short lock; a timer that stays as it is takes none.
+//! One task, started with the first timer, waits for the earliest instant and wakes the tasks that wait for
+//! it. Setting a timer takes a short lock; a timer that stays as it is takes none.
+
+mod bell;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
-use std::time::Duration;
 
+use self::bell::Bell;
 use super::locked;
 use crate::toxiproxy::clock::{self, Nanos};
 
-/// Looks again at least so often, whatever is set.
-const LONGEST: Duration = Duration::from_secs(3600);
-
-/// The timers of a server. Its thread ends when it is dropped.
+/// The timers of a server. Its task ends when it is dropped.
 #[derive(Default)]
 pub(crate) struct Alarm {
     shared: Arc<Shared>,
@@ -24,7 +23,6 @@ pub(crate) struct Alarm {
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    changed: Condvar,
 }
 
 #[derive(Default)]
@@ -32,8 +30,8 @@ struct State {
     /// By instant, then in order of setting.
     waiting: BTreeMap<(Nanos, u64), Waker>,
     last: u64,
-    /// The thread runs.
-    watched: bool,
+    /// Rings for the task, if that runs.
+    bell: Option<Arc<Bell>>,
     over: bool,
 }
 
@@ -49,37 +47,40 @@ impl Alarm {
 
 impl Drop for Alarm {
     fn drop(&mut self) {
-        locked(&self.shared.state).over = true;
-        self.shared.changed.notify_one();
+        let mut state = locked(&self.shared.state);
+        state.over = true;
+        state.ring_at(0);
     }
 }
 
-/// Starts the thread, if the system has one to give.
+/// Starts the task, if the system has a bell to give.
 fn start(shared: &Arc<Shared>, state: &mut State) -> bool {
+    let Ok(bell) = Bell::new().map(Arc::new) else {
+        return false;
+    };
+    state.bell = Some(Arc::clone(&bell));
     let own = Arc::clone(shared);
-    let thread = std::thread::Builder::new().name("toxic-alarm".to_owned());
-    state.watched = thread.spawn(move || own.watch()).is_ok();
-    state.watched
+    tokio::spawn(async move { own.watch(&bell).await });
+    true
 }
 
 impl Shared {
-    fn watch(&self) {
-        let mut state = locked(&self.state);
-        while !state.over {
-            let due = state.take_due(clock::now());
-            if !due.is_empty() {
-                // Whoever wakes sets the next timer, and must not wait for this lock.
-                drop(state);
-                due.into_iter().for_each(Waker::wake);
-                state = locked(&self.state);
-                continue;
-            }
-            let next = state.waiting.keys().next().map(|(due, _)| *due);
-            let span = next.map_or(LONGEST, |due| {
-                Duration::from_nanos(due.saturating_sub(clock::now())).min(LONGEST)
-            });
-            let waited = self.changed.wait_timeout(state, span);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+    /// Until the alarm is dropped, or the runtime ends.
+    async fn watch(&self, bell: &Bell) {
+        while bell.rung().await.is_ok() {
+            let due = {
+                let mut state = locked(&self.state);
+                if state.over {
+                    return;
+                }
+                let due = state.take_due(clock::now());
+                if let Some((next, _)) = state.waiting.keys().next() {
+                    bell.set(*next);
+                }
+                due
+            };
+            // Whoever wakes sets the next timer, and must not wait for the lock.
+            due.into_iter().for_each(Waker::wake);
         }
     }
 }
@@ -89,6 +90,12 @@ impl State {
         let later = self.waiting.split_off(&(now.saturating_add(1), 0));
         let due = std::mem::replace(&mut self.waiting, later);
         due.into_values().collect()
+    }
+
+    fn ring_at(&self, due: Nanos) {
+        if let Some(bell) = &self.bell {
+            bell.set(due);
+        }
     }
 }
 
@@ -119,8 +126,8 @@ impl Timer {
         }
         self.clear();
         let mut state = locked(&self.shared.state);
-        if !state.watched && !start(&self.shared, &mut state) {
-            // Without a thread the task looks at the clock itself, again and again.
+        if state.bell.is_none() && !start(&self.shared, &mut state) {
+            // Without a bell the task looks at the clock itself, again and again.
             cx.waker().wake_by_ref();
             return false;
         }
@@ -128,10 +135,10 @@ impl Timer {
         let key = (due, state.last);
         let earliest = state.waiting.keys().next().is_none_or(|first| key < *first);
         state.waiting.insert(key, cx.waker().clone());
-        drop(state);
         if earliest {
-            self.shared.changed.notify_one();
+            state.ring_at(due);
         }
+        drop(state);
         let waker = cx.waker().clone();
         self.set = Some(Set { key, waker });
         false

@@ -3,8 +3,8 @@
 //! It is polled by its connection's task and never blocks: whatever a peer does, the next poll sees a
 //! changed set of toxics.
 //!
-//! Bytes that nobody looks at need not come up here: after [`EXPRESS_AFTER`] of them they go from socket to
-//! socket inside the kernel (`express.rs`), until a toxic arrives.
+//! Bytes that nobody looks at need not come up here: after [`EXPRESS_AFTER`] of them in bulk they go from
+//! socket to socket inside the kernel (`express.rs`), until a toxic arrives.
 
 use std::io;
 use std::pin::Pin;
@@ -28,6 +28,9 @@ use crate::toxiproxy::wire::Stream;
 /// Read at once, into a buffer that exists only while there is something to read.
 const BUFFER: usize = 64 * 1024;
 
+/// Read at once where the last read filled a buffer: the kernel's work per call is most of what bulk costs.
+const WIDE_BUFFER: usize = 4 * BUFFER;
+
 /// What is read at least is kept in the buffer it was read into; less is copied, so that many small pieces
 /// do not hold a buffer each.
 const WORTH_A_BUFFER: usize = BUFFER / 8;
@@ -36,7 +39,8 @@ const WORTH_A_BUFFER: usize = BUFFER / 8;
 /// never pause must not keep the API waiting.
 const TURNS: usize = 16;
 
-/// Bytes one way after which a connection is worth a pipe.
+/// Bytes one way after which a connection is worth a pipe. Those of small reads do not count: two calls for
+/// a few bytes cost less than two for their page.
 const EXPRESS_AFTER: u64 = 256 * 1024;
 
 /// One direction at work.
@@ -44,8 +48,11 @@ pub(crate) struct Pump {
     stream: Stream,
     pub(crate) chain: Chain,
     express: Express,
+    /// Bytes, of those that came many at a time.
     carried: u64,
     buffer: BytesMut,
+    /// The last read showed that there is much to read.
+    in_bulk: bool,
     source_ended: bool,
     /// A write of the other direction met a reset of the source.
     source_reset: bool,
@@ -64,6 +71,7 @@ impl Pump {
             express: Express::default(),
             carried: 0,
             buffer: BytesMut::new(),
+            in_bulk: false,
             source_ended: false,
             source_reset: false,
             abandoned: false,
@@ -112,8 +120,8 @@ impl Pump {
                 // Bytes in user space go first; reading more would keep them coming.
                 Ride::Ready if !self.chain.out.is_empty() => self.write(cx, destination, live)?,
                 Ride::Ready | Ride::Empty => {
-                    let wrote = self.write(cx, destination, live)?;
-                    wrote | self.read(cx, source, live, gate)
+                    let read = self.read(cx, source, live, gate);
+                    read | self.write(cx, destination, live)?
                 }
             };
             if !moved && !freed && !self.sleep_until(cx, now, wake_at) {
@@ -195,7 +203,8 @@ impl Pump {
             return false;
         }
         if self.buffer.capacity() < BUFFER / 8 {
-            self.buffer.reserve(BUFFER);
+            let size = if self.in_bulk { WIDE_BUFFER } else { BUFFER };
+            self.buffer.reserve(size);
         }
         match poll_read_buf(Pin::new(source), cx, &mut self.buffer) {
             Poll::Pending => {
@@ -205,6 +214,8 @@ impl Pump {
             Poll::Ready(Ok(0)) if self.source_reset => self.end(Ending::PeerReset, live, gate),
             Poll::Ready(Ok(0)) => self.end(Ending::Finished, live, gate),
             Poll::Ready(Ok(length)) => {
+                let is_filled = self.buffer.len() == self.buffer.capacity();
+                self.in_bulk = is_filled || length >= BUFFER;
                 let data = if length < WORTH_A_BUFFER {
                     let copy = Bytes::copy_from_slice(&self.buffer);
                     self.buffer.clear();
@@ -212,7 +223,9 @@ impl Pump {
                 } else {
                     self.buffer.split().freeze()
                 };
-                self.carried += length as u64;
+                if length >= WORTH_A_BUFFER {
+                    self.carried += length as u64;
+                }
                 live.stats
                     .received(self.stream)
                     .fetch_add(data.len() as u64, Relaxed);

@@ -49,6 +49,17 @@ async fn plain_bytes_go_inside_the_kernel_after_a_while_and_are_counted() {
 }
 
 #[tokio::test]
+async fn few_bytes_at_a_time_stay_in_user_space_however_many_they_become() {
+    const MESSAGE: usize = 4096;
+    let link = Link::new().await;
+    let (mut caller, mut callee) = link.connect().await;
+    for from in (0..LENGTH / 4).step_by(MESSAGE) {
+        carry(&mut callee, &mut caller, from, MESSAGE).await;
+    }
+    assert_eq!(link.stats().await.bytes.spliced, 0);
+}
+
+#[tokio::test]
 async fn reset_of_a_spliced_connection_arrives_as_a_reset() {
     let link = Link::new().await;
     let (mut caller, mut callee) = link.connect().await;
