@@ -91,9 +91,7 @@ async fn compare(asked: &Asked, files: u64) {
         print(&subjects, &figures, rounds);
     }
     if asked.wants("delays") {
-        let awake = Awake::keep();
         compare_delays(&subjects, rounds, size.delays).await;
-        drop(awake);
     }
     if asked.wants("memory") {
         // Both ends of each connection are in this process, and both in the proxy.
@@ -125,6 +123,7 @@ async fn compare_delays(subjects: &[Subject], rounds: usize, each: usize) {
         .collect();
     let mut errors: BTreeMap<(&'static str, usize), Vec<f64>> = BTreeMap::new();
     let mut echoes: BTreeMap<usize, Figures> = BTreeMap::new();
+    let awake = Awake::keep();
     for _ in 0..rounds {
         for timed in &delays::ALL {
             for (place, (_, subject)) in both.iter().enumerate() {
@@ -138,6 +137,7 @@ async fn compare_delays(subjects: &[Subject], rounds: usize, each: usize) {
             echoes.entry(place).or_default().push(took);
         }
     }
+    drop(awake);
     println!("how far delays of 50 ms are off, ms, over {rounds} rounds in turn");
     for ((kind, place), errors) in &errors {
         println!(

@@ -5,22 +5,20 @@
 use std::process::{Child, Command, Stdio};
 use std::thread::available_parallelism;
 
-/// How long a spinner lives that nobody ends.
-const SPINNER_LIFE: &str = "600";
-
 /// Keeps all processors awake until it is dropped.
 pub(crate) struct Awake(Vec<Child>);
 
 impl Awake {
-    /// By something that never rests, behind everything else. Without `chrt` (util-linux) they may sleep.
+    /// By something that never rests, behind everything else, and does not outlive its parent. Without
+    /// `setpriv` and `chrt` (util-linux) they may sleep.
     #[expect(
         clippy::disallowed_methods,
         reason = "the benchmark is the spinners' parent"
     )]
     pub(crate) fn keep() -> Self {
         let spin = |_| {
-            Command::new("timeout")
-                .args([SPINNER_LIFE, "chrt", "--idle", "0"])
+            Command::new("setpriv")
+                .args(["--pdeathsig", "KILL", "chrt", "--idle", "0"])
                 .args(["sh", "-c", "while :; do :; done"])
                 .stderr(Stdio::null())
                 .spawn()
@@ -41,14 +39,11 @@ impl Drop for Awake {
     fn drop(&mut self) {
         if !self.is_kept() {
             println!(
-                "processors could not be kept awake (`chrt`, `timeout`): what follows holds their waking"
+                "processors could not be kept awake (`setpriv`, `chrt`): what follows holds their waking"
             );
         }
         for child in &mut self.0 {
-            // `timeout` hands a SIGTERM on, a SIGKILL it could not.
-            if let Some(pid) = rustix::process::Pid::from_raw(child.id().cast_signed()) {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-            }
+            let _ = child.kill();
             let _ = child.wait();
         }
     }

@@ -2,12 +2,13 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 
 use super::{Failure, Result, options};
 use crate::exit::Exit;
-use crate::run::leftovers::{Cleared, clear, unfinished};
+use crate::run::leftovers::{Cleared, LET_GO_WITHIN, clear, unfinished};
 use crate::run::ports::Ports;
 use crate::terminal::Environment;
 
@@ -18,6 +19,10 @@ pub(super) struct Args {
     /// Only this run, instead of every run found in the report folder
     #[arg(long, value_name = "DIR")]
     pub run_folder: Option<PathBuf>,
+
+    /// Its coordinator was killed just now, and may not have let go of everything
+    #[arg(long, hide = true, requires = "run_folder")]
+    pub orphaned: bool,
 
     #[command(flatten)]
     pub reports: options::Reports,
@@ -45,10 +50,14 @@ pub(super) fn execute(args: Args, environment: &Environment) -> Result {
         .build()
         .context("start the runtime")
         .map_err(Failure::not_carried_out)?;
+    let patience = match args.orphaned {
+        true => LET_GO_WITHIN,
+        false => Duration::ZERO,
+    };
     let mut exit = Exit::Held;
     for folder in folders {
         let cleared = runtime
-            .block_on(clear(&folder))
+            .block_on(clear(&folder, patience))
             .with_context(|| format!("cannot clear `{}`", folder.display()))
             .map_err(Failure::not_carried_out)?;
         exit = exit.max(tell(&folder, &cleared));

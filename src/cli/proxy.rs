@@ -110,6 +110,8 @@ pub(super) fn execute(args: Args, environment: &Environment) -> Result {
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        // How many polls of connections that never pause an instant may wait for.
+        .event_interval(8)
         .build()
         .context("start the runtime")
         .map_err(Failure::not_carried_out)?;

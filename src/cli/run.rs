@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Stderr, Write as _, stderr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use tokio::sync::{Mutex, mpsc};
@@ -254,7 +255,7 @@ impl Series<'_> {
 /// is no reason not to run.
 async fn clear_killed_runs(args: &Args, environment: &Environment) {
     for folder in leftovers::unfinished(&args.reports.report_dir).unwrap_or_default() {
-        if let Err(error) = leftovers::clear(&folder).await {
+        if let Err(error) = leftovers::clear(&folder, Duration::ZERO).await {
             tracing::warn!(folder = %folder.display(), %error, "not cleared");
         }
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
+use tokio::time::timeout;
 
 use super::links;
 use crate::keeper::{Swept, sweep};
@@ -21,6 +22,13 @@ const LOCK: &str = "run.lock";
 
 /// The folder of the services' data in the run folder.
 pub const DATA: &str = "data";
+
+/// How long a coordinator that was killed may take to let go of its lock: the kernel closes what it had
+/// open one after another, and the keeper hears of its end by what comes first.
+pub const LET_GO_WITHIN: Duration = Duration::from_secs(10);
+
+/// How soon to look for the lock again.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// How long to wait for killed processes to be gone.
 const SWEEP_DEADLINE: Duration = Duration::from_secs(10);
@@ -104,12 +112,13 @@ pub enum Cleared {
 
 /// Clears what the run of this folder left: kills its processes, removes the services' data, and its
 /// proxies from a shared Toxiproxy. The folder's name is the run's id. Its lock stays when something
-/// could not be cleared, so that the next start tries again.
+/// could not be cleared, so that the next start tries again. A run that is still under way after
+/// `patience` is left alone.
 ///
 /// # Errors
 ///
-/// When the folder cannot be used.
-pub async fn clear(run_folder: &Path) -> io::Result<Cleared> {
+/// When the folder cannot be used, or the data not removed.
+pub async fn clear(run_folder: &Path, patience: Duration) -> io::Result<Cleared> {
     let folder = run_folder.canonicalize()?;
     let run_id = folder.file_name().and_then(|name| name.to_str());
     let run_id = run_id.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidFilename))?;
@@ -118,22 +127,34 @@ pub async fn clear(run_folder: &Path) -> io::Result<Cleared> {
         let why = format!("it holds no `{LOCK}`, so no run was killed here");
         return Err(io::Error::new(io::ErrorKind::NotFound, why));
     }
-    let Some(lock) = RunLock::take(&folder)? else {
+    let Ok(lock) = timeout(patience, lock_of(&folder)).await else {
         return Ok(Cleared::UnderWay);
     };
+    let lock = lock?;
     let swept = sweep(run_id, SWEEP_DEADLINE);
     let proxies = remove_proxies(&folder, run_id).await;
-    if swept.left.is_empty() {
-        remove_data(&folder.join(DATA))?;
-    }
-    if !swept.left.is_empty() || !proxies.is_empty() {
+    let removed = match swept.left.is_empty() {
+        true => remove_data(&folder.join(DATA)),
+        false => Ok(()),
+    };
+    if !swept.left.is_empty() || !proxies.is_empty() || removed.is_err() {
         // Unlocked when this process ends, but not removed.
         lock.keep();
     }
+    removed?;
     Ok(Cleared::Cleared {
         processes: swept,
         proxies_left: proxies,
     })
+}
+
+async fn lock_of(folder: &Path) -> io::Result<RunLock> {
+    loop {
+        if let Some(lock) = RunLock::take(folder)? {
+            return Ok(lock);
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 /// Removes the run's proxies from the Toxiproxy that its plan names; says which are left.
@@ -180,13 +201,16 @@ mod tests {
             unfinished(reports.path()).expect("readable"),
             [killed.clone(), live.clone()]
         );
-        assert_eq!(clear(&live).await.expect("readable"), Cleared::UnderWay);
+        assert_eq!(
+            clear(&live, Duration::ZERO).await.expect("readable"),
+            Cleared::UnderWay
+        );
         let nothing = Swept {
             killed: 0,
             left: Vec::new(),
         };
         assert_eq!(
-            clear(&killed).await.expect("readable"),
+            clear(&killed, Duration::ZERO).await.expect("readable"),
             Cleared::Cleared {
                 processes: nothing,
                 proxies_left: Vec::new()
@@ -201,10 +225,36 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn lock_that_is_let_go_of_late_is_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::create_dir(folder.path().join(DATA)).expect("a folder");
+        let lock = RunLock::take(folder.path()).expect("writable");
+        let lock = lock.expect("free");
+        let mut clearing = std::pin::pin!(clear(folder.path(), LET_GO_WITHIN));
+        assert!(futures_util::poll!(&mut clearing).is_pending());
+        // As the kernel does it, which leaves the file.
+        let RunLock { path, _file } = &lock;
+        rustix::fs::flock(_file, FlockOperation::Unlock).expect("unlocked");
+        assert!(path.exists());
+        assert!(matches!(clearing.await, Ok(Cleared::Cleared { .. })));
+        assert!(!folder.path().join(DATA).exists());
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_removed_is_tried_again_by_the_next_start() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join(LOCK), "").expect("written");
+        // No folder, so it cannot be removed as one.
+        fs::write(folder.path().join(DATA), "").expect("written");
+        assert!(clear(folder.path(), Duration::ZERO).await.is_err());
+        assert!(folder.path().join(LOCK).exists());
+    }
+
+    #[tokio::test]
     async fn folder_of_no_killed_run_is_not_touched() {
         let folder = tempfile::tempdir().expect("a folder");
         fs::create_dir(folder.path().join(DATA)).expect("a folder");
-        assert!(clear(folder.path()).await.is_err());
+        assert!(clear(folder.path(), Duration::ZERO).await.is_err());
         assert!(folder.path().join(DATA).exists());
         assert!(!folder.path().join(LOCK).exists());
     }

@@ -385,6 +385,7 @@ fn clean_after_a_crash(folder: &RunFolder) -> Vec<String> {
     vec![
         "/proc/self/exe".into(),
         "clean".into(),
+        "--orphaned".into(),
         "--run-folder".into(),
         folder,
     ]

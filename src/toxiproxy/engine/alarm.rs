@@ -1,7 +1,7 @@
 //! Timers that are right to some ten microseconds: those of the runtime round up to the millisecond, which
 //! is more than many delays that are asked for.
 //!
-//! One task, started with the first timer, waits for the earliest instant and wakes the tasks that wait for
+//! One task, started with the first connection, waits for the earliest instant and wakes the tasks that wait for
 //! it. Setting a timer takes a short lock; a timer that stays as it is takes none.
 
 mod bell;
@@ -38,6 +38,8 @@ struct State {
 impl Alarm {
     /// A timer that is not set.
     pub(crate) fn timer(&self) -> Timer {
+        // Now: when the first one is set, there may be no descriptor left.
+        locked(&self.shared.state).is_watched(&self.shared);
         Timer {
             shared: Arc::clone(&self.shared),
             set: None,
@@ -51,17 +53,6 @@ impl Drop for Alarm {
         state.over = true;
         state.ring_at(0);
     }
-}
-
-/// Starts the task, if the system has a bell to give.
-fn start(shared: &Arc<Shared>, state: &mut State) -> bool {
-    let Ok(bell) = Bell::new().map(Arc::new) else {
-        return false;
-    };
-    state.bell = Some(Arc::clone(&bell));
-    let own = Arc::clone(shared);
-    tokio::spawn(async move { own.watch(&bell).await });
-    true
 }
 
 impl Shared {
@@ -86,6 +77,18 @@ impl Shared {
 }
 
 impl State {
+    /// Whether the task runs, which is started if the system has a bell to give.
+    fn is_watched(&mut self, shared: &Arc<Shared>) -> bool {
+        if self.bell.is_none()
+            && let Ok(bell) = Bell::new().map(Arc::new)
+        {
+            self.bell = Some(Arc::clone(&bell));
+            let shared = Arc::clone(shared);
+            tokio::spawn(async move { shared.watch(&bell).await });
+        }
+        self.bell.is_some()
+    }
+
     fn take_due(&mut self, now: Nanos) -> Vec<Waker> {
         let later = self.waiting.split_off(&(now.saturating_add(1), 0));
         let due = std::mem::replace(&mut self.waiting, later);
@@ -126,7 +129,7 @@ impl Timer {
         }
         self.clear();
         let mut state = locked(&self.shared.state);
-        if state.bell.is_none() && !start(&self.shared, &mut state) {
+        if !state.is_watched(&self.shared) {
             // Without a bell the task looks at the clock itself, again and again.
             cx.waker().wake_by_ref();
             return false;

@@ -90,7 +90,11 @@ impl Pump {
         live: &Live,
         gate: &mut Gate,
     ) -> Result<(), Cut> {
-        for _ in 0..TURNS {
+        let turns = match self.in_bulk {
+            true => TURNS / (WIDE_BUFFER / BUFFER),
+            false => TURNS,
+        };
+        for _ in 0..turns {
             let now = clock::now();
             let log = live.log.as_ref().filter(|_| !self.finished);
             let opened = log.and_then(|log| {
@@ -106,7 +110,12 @@ impl Pump {
             // The gate may have waited for that room.
             let freed = was_full && self.chain.has_room();
             let wake_at = opened.into_iter().chain(released).min();
-            let moved = match self.ride(cx, source, destination, live) {
+            let ride = self.ride(cx, source, destination, live);
+            if matches!(ride, Ride::Moved | Ride::Waits) {
+                // The next bytes hardly come this way.
+                self.buffer = BytesMut::new();
+            }
+            let moved = match ride {
                 // Nothing comes or goes any more; but toxics may still end the connection.
                 _ if self.finished => self.write(cx, destination, live)?,
                 Ride::Moved => true,
@@ -204,7 +213,10 @@ impl Pump {
         }
         if self.buffer.capacity() < BUFFER / 8 {
             let size = if self.in_bulk { WIDE_BUFFER } else { BUFFER };
-            self.buffer.reserve(size);
+            // Not `reserve`, which would move what was read before along.
+            if !self.buffer.try_reclaim(size) {
+                self.buffer = BytesMut::with_capacity(size);
+            }
         }
         match poll_read_buf(Pin::new(source), cx, &mut self.buffer) {
             Poll::Pending => {

@@ -35,8 +35,8 @@ mod system {
 
         /// Sets it to an instant, instead of any other.
         pub(in super::super) fn set(&self, due: Nanos) {
-            // An instant of 0 would switch it off.
-            let due = due.max(1).cast_signed();
+            // An instant of 0 would switch it off; the kernel knows none in three centuries.
+            let due = i64::try_from(due.max(1)).unwrap_or(i64::MAX);
             let none = Timespec {
                 tv_sec: 0,
                 tv_nsec: 0,
