@@ -5,7 +5,8 @@
 //! is printed are medians over the rounds. The figure to trust is CPU per byte of the proxy's own process.
 //!
 //! Words after `--` choose: `throughput`, `rtt`, `connections`, `delays`, `memory` (default: all), `quick` (one small
-//! round), `rounds=N` (default 10), `idle=N` (default 10000 connections).
+//! round), `rounds=N` (default 10), `idle=N` (default 10000 connections), `asleep` (processors may sleep while
+//! round trips and delays are measured; otherwise they are kept awake).
 #![expect(
     clippy::print_stdout,
     reason = "the numbers are the output of a benchmark"
@@ -46,6 +47,10 @@ impl Asked {
         let all = ["throughput", "rtt", "connections", "delays", "memory"];
         self.has(measure) || !all.iter().any(|name| self.has(name))
     }
+
+    fn awake(&self) -> Option<Awake> {
+        (!self.has("asleep")).then(Awake::keep)
+    }
 }
 
 fn main() -> ExitCode {
@@ -77,7 +82,7 @@ async fn compare(asked: &Asked, files: u64) {
     // a state that round trips right behind it would measure.
     for kind in ["rtt", "connections", "throughput"] {
         let rounds = if asked.wants(kind) { rounds } else { 0 };
-        let awake = (kind == "rtt" && rounds > 0).then(Awake::keep);
+        let awake = (kind == "rtt" && rounds > 0).then(|| asked.awake());
         for _ in 0..rounds {
             for (place, subject) in subjects.iter().enumerate() {
                 for (name, figure) in measure::measure(kind, subject, &size).await {
@@ -91,7 +96,7 @@ async fn compare(asked: &Asked, files: u64) {
         print(&subjects, &figures, rounds);
     }
     if asked.wants("delays") {
-        compare_delays(&subjects, rounds, size.delays).await;
+        compare_delays(asked, &subjects, rounds, size.delays).await;
     }
     if asked.wants("memory") {
         // Both ends of each connection are in this process, and both in the proxy.
@@ -112,7 +117,7 @@ async fn compare(asked: &Asked, files: u64) {
 }
 
 /// How far the delays of each timing toxic are off, over all rounds.
-async fn compare_delays(subjects: &[Subject], rounds: usize, each: usize) {
+async fn compare_delays(asked: &Asked, subjects: &[Subject], rounds: usize, each: usize) {
     // Toxics make no difference between our two ways: both are in user space then.
     let own = subjects.iter().find(|subject| subject.is_proxy());
     let real = subjects.last().filter(|subject| subject.is_real());
@@ -123,7 +128,7 @@ async fn compare_delays(subjects: &[Subject], rounds: usize, each: usize) {
         .collect();
     let mut errors: BTreeMap<(&'static str, usize), Vec<f64>> = BTreeMap::new();
     let mut echoes: BTreeMap<usize, Figures> = BTreeMap::new();
-    let awake = Awake::keep();
+    let awake = asked.awake();
     for _ in 0..rounds {
         for timed in &delays::ALL {
             for (place, (_, subject)) in both.iter().enumerate() {

@@ -1,6 +1,6 @@
-//! Keeps the scheduler out of round trips and delays: with both ends left to it, they share a processor or not, and it is
-//! awake or not, which makes a direct round trip 6 µs or 100 µs long, as it happens. So each end has a processor
-//! of its own, and none of them sleeps. The proxies go where the scheduler puts them.
+//! Keeps the scheduler out of round trips and delays: with both ends left to it, they share a processor or
+//! not, and it is awake or not, which makes a direct round trip 6 µs or 100 µs long, as it happens. So each
+//! end has a processor of its own, and none of them sleeps. The proxies go where the scheduler puts them.
 
 use std::process::{Child, Command, Stdio};
 use std::thread::available_parallelism;
