@@ -21,7 +21,7 @@ mod subject;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use self::measure::{Figures, Size};
+use self::measure::{Figures, Kind, Size};
 use self::processors::Awake;
 use self::subject::Subject;
 
@@ -44,8 +44,11 @@ impl Asked {
     }
 
     fn wants(&self, measure: &str) -> bool {
-        let all = ["throughput", "rtt", "connections", "delays", "memory"];
-        self.has(measure) || !all.iter().any(|name| self.has(name))
+        let mut all = Kind::ALL
+            .map(Kind::word)
+            .into_iter()
+            .chain(["delays", "memory"]);
+        self.has(measure) || !all.any(|name| self.has(name))
     }
 
     fn awake(&self) -> Option<Awake> {
@@ -80,12 +83,14 @@ async fn compare(asked: &Asked, files: u64) {
     let mut figures: BTreeMap<(usize, &'static str), Figures> = BTreeMap::new();
     // One kind after the other: a bulk transfer leaves the scheduler's guesses about who wakes whom in
     // a state that round trips right behind it would measure.
-    for kind in ["rtt", "connections", "throughput"] {
-        let rounds = if asked.wants(kind) { rounds } else { 0 };
-        let awake = (kind == "rtt" && rounds > 0).then(|| asked.awake());
+    for kind in Kind::ALL.into_iter().filter(|it| asked.wants(it.word())) {
+        let awake = match kind {
+            Kind::RoundTrips => asked.awake(),
+            Kind::Connections | Kind::Throughput => None,
+        };
         for _ in 0..rounds {
             for (place, subject) in subjects.iter().enumerate() {
-                for (name, figure) in measure::measure(kind, subject, &size).await {
+                for (name, figure) in kind.measure(subject, &size).await {
                     figures.entry((place, name)).or_default().push(figure);
                 }
             }

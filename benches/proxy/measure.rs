@@ -7,7 +7,7 @@ use chaos_harness::evidence::clock::mono_ns;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::peer::{ECHO, ECHO_AT_ONCE, SEND};
+use super::peer::{ECHO, ECHO_APART, SEND};
 use super::processors::on_processor;
 use super::subject::Subject;
 
@@ -90,21 +90,39 @@ pub(crate) fn seconds_since(began_ns: u64) -> f64 {
     (mono_ns() - began_ns) as f64 / 1e9
 }
 
-/// One measurement of a kind, as named on the command line.
-pub(crate) async fn measure(
-    kind: &str,
-    subject: &Subject,
-    size: &Size,
-) -> Vec<(&'static str, f64)> {
-    match kind {
-        "rtt" => {
-            let (p50, p99) = rtt(subject, size).await;
-            vec![("RTT p50 us", p50), ("RTT p99 us", p99)]
+/// What is measured of each subject in each round.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    RoundTrips,
+    Connections,
+    Throughput,
+}
+
+impl Kind {
+    /// In this order.
+    pub(crate) const ALL: [Self; 3] = [Self::RoundTrips, Self::Connections, Self::Throughput];
+
+    /// The word on the command line.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::RoundTrips => "rtt",
+            Self::Connections => "connections",
+            Self::Throughput => "throughput",
         }
-        "connections" => vec![("connections/s", connections(subject, size).await)],
-        _ => {
-            let (rate, cost) = throughput(subject, size).await;
-            vec![("MB/s", rate), ("CPU s/GB", cost)]
+    }
+
+    /// The figures of one round.
+    pub(crate) async fn measure(self, subject: &Subject, size: &Size) -> Vec<(&'static str, f64)> {
+        match self {
+            Self::RoundTrips => {
+                let (p50, p99) = rtt(subject, size).await;
+                vec![("RTT p50 us", p50), ("RTT p99 us", p99)]
+            }
+            Self::Connections => vec![("connections/s", connections(subject, size).await)],
+            Self::Throughput => {
+                let (rate, cost) = throughput(subject, size).await;
+                vec![("MB/s", rate), ("CPU s/GB", cost)]
+            }
         }
     }
 }
@@ -147,7 +165,7 @@ fn round_trips_us(address: SocketAddr, round_trips: usize) -> std::io::Result<Ve
     let mut socket = std::net::TcpStream::connect(address)?;
     socket.set_nodelay(true)?;
     socket.set_read_timeout(Some(PATIENCE))?;
-    socket.write_all(&[ECHO_AT_ONCE])?;
+    socket.write_all(&[ECHO_APART])?;
     let mut bytes = [1; 64];
     let mut times = Vec::with_capacity(round_trips);
     for _ in 0..round_trips {

@@ -11,7 +11,7 @@ use super::processors::on_processor;
 pub(crate) const ECHO: u8 = b'E';
 
 /// Sends everything back too, from a thread and a processor of its own: for round trips.
-pub(crate) const ECHO_AT_ONCE: u8 = b'A';
+pub(crate) const ECHO_APART: u8 = b'A';
 
 /// Sends as many bytes as the next eight bytes say.
 pub(crate) const SEND: u8 = b'S';
@@ -48,7 +48,7 @@ async fn answer(mut socket: TcpStream) -> std::io::Result<()> {
             }
             socket.shutdown().await
         }
-        ECHO_AT_ONCE => {
+        ECHO_APART => {
             let socket = socket.into_std()?;
             socket.set_nonblocking(false)?;
             tokio::task::spawn_blocking(move || on_processor(1, || echo(socket))).await?

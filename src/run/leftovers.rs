@@ -148,6 +148,7 @@ pub async fn clear(run_folder: &Path, patience: Duration) -> io::Result<Cleared>
     })
 }
 
+/// Asks again and again: nobody is told when a lock of a file is let go of.
 async fn lock_of(folder: &Path) -> io::Result<RunLock> {
     loop {
         if let Some(lock) = RunLock::take(folder)? {

@@ -122,11 +122,35 @@ fn http_toxic(toxic: Toxic, fault: &HttpFault) -> Toxic {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::toxiproxy::client::original;
+    use crate::toxiproxy::toxics::KINDS;
 
     fn black_hole(is_shared: bool) -> Vec<Toxic> {
         let fault = FaultName::new("silence");
         let effect = LinkEffect::Blackhole;
         toxics(&fault, Direction::Response, &effect, is_shared)
+    }
+
+    #[test]
+    fn plan_and_client_know_the_same_toxiproxy() {
+        for kind in KINDS {
+            let extras = kind.extras.iter().map(|extra| extra.name);
+            let names = kind.attributes.iter().copied().chain(extras);
+            for name in names.map(Some).chain([None]) {
+                let attribute = name.map(|name| (name.to_owned(), 1.into()));
+                let effect = LinkEffect::Toxic {
+                    kind: kind.name.to_owned(),
+                    attributes: attribute.into_iter().collect(),
+                    toxicity: 1.0,
+                };
+                let toxic = toxic("both", Stream::Upstream, &effect, true);
+                assert_eq!(
+                    effect.beyond_toxiproxy().is_some(),
+                    original::extension(&toxic).is_some(),
+                    "{toxic:?}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -6,8 +6,10 @@ use rustix::time::{ClockId, clock_gettime};
 /// Nanoseconds of `CLOCK_MONOTONIC`.
 pub(crate) type Nanos = u64;
 
+/// One microsecond.
+pub(crate) const MICROSECOND: Nanos = 1_000;
 /// One millisecond.
-pub(crate) const MILLISECOND: Nanos = 1_000_000;
+pub(crate) const MILLISECOND: Nanos = 1_000 * MICROSECOND;
 
 /// The present instant.
 pub(crate) fn now() -> Nanos {

@@ -21,7 +21,7 @@ mod engine;
 pub mod log;
 mod requests;
 pub mod server;
-mod toxics;
+pub(crate) mod toxics;
 pub mod wire;
 
 pub use client::{Client, ClientError};

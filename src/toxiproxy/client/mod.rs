@@ -6,7 +6,7 @@
 //! refused before it is sent (`original.rs`).
 
 mod error;
-mod original;
+pub(crate) mod original;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

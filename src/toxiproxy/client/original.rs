@@ -36,7 +36,7 @@ pub(super) fn check(toxic: &Toxic) -> Result<(), ClientError> {
 }
 
 /// The type or attribute that a real server does not have. It would skip an attribute without a word.
-fn extension(toxic: &Toxic) -> Option<&str> {
+pub(crate) fn extension(toxic: &Toxic) -> Option<&str> {
     let Some((_, known)) = KINDS.iter().find(|(kind, _)| *kind == toxic.kind) else {
         return Some(&toxic.kind);
     };

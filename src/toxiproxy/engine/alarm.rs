@@ -3,6 +3,9 @@
 //!
 //! One task, started with the first connection, waits for the earliest instant and wakes the tasks that wait for
 //! it. Setting a timer takes a short lock; a timer that stays as it is takes none.
+//!
+//! A processor that sleeps takes its time to wake, a virtual one some hundred microseconds. So the bell is set
+//! ahead by the least lateness it has lately had; what it rings early by is waited out.
 
 mod bell;
 
@@ -12,7 +15,10 @@ use std::task::{Context, Waker};
 
 use self::bell::Bell;
 use super::locked;
-use crate::toxiproxy::clock::{self, Nanos};
+use crate::toxiproxy::clock::{self, MICROSECOND, Nanos};
+
+/// The bell is set ahead by so much at most.
+const MAX_LEAD: Nanos = 200 * MICROSECOND;
 
 /// The timers of a server. Its task ends when it is dropped.
 #[derive(Default)]
@@ -30,9 +36,20 @@ struct State {
     /// By instant, then in order of setting.
     waiting: BTreeMap<(Nanos, u64), Waker>,
     last: u64,
+    /// How long ahead of an instant the bell is set.
+    lead: Nanos,
+    ring: Ring,
     /// Rings for the task, if that runs.
     bell: Option<Arc<Bell>>,
     over: bool,
+}
+
+/// What the bell is set to.
+#[derive(Default)]
+struct Ring {
+    at: Nanos,
+    /// For this instant.
+    due: Nanos,
 }
 
 impl Alarm {
@@ -51,7 +68,7 @@ impl Drop for Alarm {
     fn drop(&mut self) {
         let mut state = locked(&self.shared.state);
         state.over = true;
-        state.ring_at(0);
+        state.ring_for(0, 0);
     }
 }
 
@@ -59,14 +76,20 @@ impl Shared {
     /// Until the alarm is dropped, or the runtime ends.
     async fn watch(&self, bell: &Bell) {
         while bell.rung().await.is_ok() {
+            locked(&self.state).learn(clock::now());
+            while locked(&self.state).is_early(clock::now()) {
+                tokio::task::yield_now().await;
+            }
             let due = {
                 let mut state = locked(&self.state);
                 if state.over {
                     return;
                 }
-                let due = state.take_due(clock::now());
+                let now = clock::now();
+                let due = state.take_due(now);
                 if let Some((next, _)) = state.waiting.keys().next() {
-                    bell.set(*next);
+                    let next = *next;
+                    state.ring_for(next, now);
                 }
                 due
             };
@@ -95,10 +118,27 @@ impl State {
         due.into_values().collect()
     }
 
-    fn ring_at(&self, due: Nanos) {
+    fn ring_for(&mut self, due: Nanos, now: Nanos) {
+        let at = due.saturating_sub(self.lead).max(now);
+        self.ring = Ring { at, due };
         if let Some(bell) = &self.bell {
-            bell.set(due);
+            bell.set(at);
         }
+    }
+
+    /// Follows the lateness of the bell: down at once, up little by little.
+    fn learn(&mut self, rung: Nanos) {
+        // It may have been set again meanwhile.
+        if let Some(late) = rung.checked_sub(self.ring.at) {
+            let late = late.min(MAX_LEAD);
+            self.lead = late.min(self.lead + late.saturating_sub(self.lead) / 8);
+        }
+    }
+
+    /// Whether the bell rang ahead of the instant it was set for.
+    fn is_early(&self, now: Nanos) -> bool {
+        let first = self.waiting.keys().next();
+        first.is_some_and(|(due, _)| now < *due && *due <= self.ring.due)
     }
 }
 
@@ -139,7 +179,7 @@ impl Timer {
         let earliest = state.waiting.keys().next().is_none_or(|first| key < *first);
         state.waiting.insert(key, cx.waker().clone());
         if earliest {
-            state.ring_at(due);
+            state.ring_for(due, now);
         }
         drop(state);
         let waker = cx.waker().clone();
@@ -195,6 +235,65 @@ mod tests {
             assert!(sleep.await.unwrap());
         }
         assert!(locked(&alarm.shared.state).waiting.is_empty());
+    }
+
+    #[tokio::test]
+    async fn task_ends_with_the_alarm() {
+        let tasks = || {
+            tokio::runtime::Handle::current()
+                .metrics()
+                .num_alive_tasks()
+        };
+        let alarm = Alarm::default();
+        let timer = alarm.timer();
+        assert_eq!(tasks(), 1);
+        drop((timer, alarm));
+        let ended = async {
+            while tasks() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        let patience = std::time::Duration::from_secs(10);
+        tokio::time::timeout(patience, ended).await.unwrap();
+    }
+
+    #[test]
+    fn bell_is_set_ahead_by_its_least_lateness() {
+        let mut state = State::default();
+        let waker = futures_util::task::noop_waker();
+        state.waiting.insert((MILLISECOND, 1), waker);
+        let mut lead_after = |late: Nanos| {
+            state.ring_for(MILLISECOND, 0);
+            let rung = state.ring.at + late;
+            state.learn(rung);
+            assert_eq!(state.is_early(rung), rung < MILLISECOND);
+            state.lead
+        };
+        assert_eq!(lead_after(80 * MICROSECOND), 10 * MICROSECOND);
+        for _ in 0..100 {
+            lead_after(80 * MICROSECOND);
+        }
+        let learnt = lead_after(80 * MICROSECOND);
+        assert!((79 * MICROSECOND..=80 * MICROSECOND).contains(&learnt));
+        assert_eq!(lead_after(5 * MICROSECOND), 5 * MICROSECOND);
+        for _ in 0..100 {
+            assert!(lead_after(3_600_000 * MILLISECOND) <= MAX_LEAD);
+        }
+    }
+
+    #[test]
+    fn ring_that_was_moved_meanwhile_teaches_nothing_and_waits_for_no_other() {
+        let mut state = State {
+            lead: 50 * MICROSECOND,
+            ..State::default()
+        };
+        state.ring_for(MILLISECOND, 0);
+        state.learn(0);
+        assert_eq!(state.lead, 50 * MICROSECOND);
+        // What it was set for was cleared, and the next one is not for now.
+        let waker = futures_util::task::noop_waker();
+        state.waiting.insert((2 * MILLISECOND, 1), waker);
+        assert!(!state.is_early(MILLISECOND));
     }
 
     #[tokio::test]

@@ -90,9 +90,10 @@ impl Pump {
         live: &Live,
         gate: &mut Gate,
     ) -> Result<(), Cut> {
-        let turns = match self.in_bulk {
-            true => TURNS / (WIDE_BUFFER / BUFFER),
-            false => TURNS,
+        let turns = if self.in_bulk {
+            TURNS / (WIDE_BUFFER / BUFFER)
+        } else {
+            TURNS
         };
         for _ in 0..turns {
             let now = clock::now();
@@ -211,7 +212,7 @@ impl Pump {
         if self.source_ended || !self.chain.has_room() || !gate.has_room(self.stream) {
             return false;
         }
-        if self.buffer.capacity() < BUFFER / 8 {
+        if self.buffer.capacity() < WORTH_A_BUFFER {
             let size = if self.in_bulk { WIDE_BUFFER } else { BUFFER };
             // Not `reserve`, which would move what was read before along.
             if !self.buffer.try_reclaim(size) {
@@ -233,11 +234,9 @@ impl Pump {
                     self.buffer.clear();
                     copy
                 } else {
+                    self.carried += length as u64;
                     self.buffer.split().freeze()
                 };
-                if length >= WORTH_A_BUFFER {
-                    self.carried += length as u64;
-                }
                 live.stats
                     .received(self.stream)
                     .fetch_add(data.len() as u64, Relaxed);
@@ -472,5 +471,31 @@ mod tests {
             assert_eq!(wakes.0.load(Relaxed), 0, "gone: {is_gone}");
             drop(kept);
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn direction_that_took_a_pipe_holds_no_buffer() {
+        let (mut sender, mut source) = pair().await;
+        let (mut destination, mut receiver) = pair().await;
+        let (mut source, _) = source.split();
+        let (_, mut destination) = destination.split();
+        tokio::spawn(async move { while sender.write_all(&[1; BUFFER]).await.is_ok() {} });
+        tokio::spawn(async move { tokio::io::copy(&mut receiver, &mut tokio::io::sink()).await });
+        let live = live();
+        let mut pump = Pump::new(Stream::Upstream, &live.means.alarm);
+        pump.allow_express(true);
+        let mut gate = Gate::default();
+        poll_fn(|cx| {
+            let ended = pump.poll(cx, &mut source, &mut destination, &live, &mut gate);
+            ended.unwrap();
+            match live.stats.spliced.load(Relaxed) {
+                0 => Poll::Pending,
+                _ => Poll::Ready(()),
+            }
+        })
+        .await;
+        assert!(pump.carried > 0);
+        assert_eq!(pump.buffer.capacity(), 0);
     }
 }

@@ -46,7 +46,7 @@ use super::clock::Nanos;
 use super::engine::Draws;
 
 /// All types of toxics, by name as clients send it.
-const KINDS: [&Kind; 15] = [
+pub(crate) const KINDS: [&Kind; 15] = [
     &bandwidth::KIND,
     &corrupt::KIND,
     &http::KIND,
