@@ -42,11 +42,11 @@ pub(super) struct Args {
     pub seed: u64,
 
     /// Offer bytes, connections and toxics of every proxy at `GET /metrics`
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, value_name = "BOOL", hide_default_value = true, hide_possible_values = true, value_parser = go_bool)]
     pub proxy_metrics: bool,
 
     /// Offer CPU, memory and descriptors of this process at `GET /metrics`
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, value_name = "BOOL", hide_default_value = true, hide_possible_values = true, value_parser = go_bool)]
     pub runtime_metrics: bool,
 
     /// Answer only calls that carry the token in this file (`Authorization: Bearer …`)
@@ -58,7 +58,7 @@ pub(super) struct Args {
     pub end_at_eof: bool,
 
     /// Print the version and end
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, value_name = "BOOL", hide_default_value = true, hide_possible_values = true, value_parser = go_bool)]
     pub version: bool,
 }
 
@@ -164,6 +164,15 @@ fn seed(text: &str) -> std::result::Result<u64, String> {
     signed
         .or_else(|_| text.parse())
         .map_err(|_| "not a whole number of 64 bits".to_owned())
+}
+
+/// What Go takes for a truth value.
+fn go_bool(text: &str) -> std::result::Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("neither true nor false".to_owned()),
+    }
 }
 
 /// The command line with the flags of `chaos proxy` as Go takes them, `-port`, turned into `--port`; and with

@@ -553,7 +553,7 @@ fn extend(proxy: &mut wire::Proxy, link: &LinkPlan) {
     proxy.correlate = link.correlate.clone();
     if link.refuse_when_down {
         proxy.when_down = WhenDown::Refuse;
-        proxy.upstream_up = false;
+        proxy.upstream_up = Some(false);
     }
 }
 

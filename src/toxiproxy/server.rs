@@ -9,10 +9,11 @@ use std::sync::Arc;
 use serde::Serialize;
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::VERSION;
 use super::api::{Api, Offered, decode_proxies};
-use super::engine::{Engine, resolve};
+use super::engine::{Engine, resolve, without_ipv6};
 
 /// How a server is started.
 pub struct ServerOptions {
@@ -74,6 +75,9 @@ pub enum ServerError {
         /// What the system said.
         source: io::Error,
     },
+    /// The system does not let us hear of SIGINT and SIGTERM.
+    #[error("cannot hear signals")]
+    Signals(#[source] io::Error),
     /// The announcement could not be written.
     #[error("cannot announce the address")]
     Announce(#[source] io::Error),
@@ -85,22 +89,26 @@ struct Announcement {
     version: &'static str,
 }
 
-/// Runs a server until it is killed, or until standard input ends if that is asked for.
+/// Runs a server until it is told to end (SIGINT, SIGTERM), or until standard input ends if that is asked for;
+/// then closes every proxy and connection.
 ///
 /// # Errors
-/// When the API cannot be bound or announced.
+/// When signals cannot be heard, or the API not be bound or announced.
 pub async fn serve(mut options: ServerOptions) -> Result<(), ServerError> {
     let announce = options.announce.take();
     let end_at_eof = options.end_at_eof;
+    let told = told_to_end().map_err(ServerError::Signals)?;
     let server = Server::bind(options).await?;
     if let Some(writer) = announce {
         server.announce(writer).map_err(ServerError::Announce)?;
     }
-    if end_at_eof {
-        server.run_until(end_of_input()).await;
-    } else {
-        server.run_until(std::future::pending()).await;
-    }
+    let end = async move {
+        tokio::select! {
+            () = told => {}
+            () = end_of_input(), if end_at_eof => {}
+        }
+    };
+    server.run_until(end).await;
     Ok(())
 }
 
@@ -118,7 +126,7 @@ impl Server {
     /// # Errors
     /// When the address is wrong or taken.
     pub async fn bind(options: ServerOptions) -> Result<Self, ServerError> {
-        let text = format!("{}:{}", options.host, options.port);
+        let text = host_port(&options.host, options.port);
         let resolved = resolve(&text).await;
         let resolved = resolved.map_err(|reason| ServerError::Address {
             address: text,
@@ -126,7 +134,13 @@ impl Server {
         })?;
         let address = resolved.address;
         let bind_error = |source| ServerError::Bind { address, source };
-        let listener = TcpListener::bind(address).await.map_err(bind_error)?;
+        let listener = match (TcpListener::bind(address).await, without_ipv6(address)) {
+            (Err(error), Some(ipv4)) if error.kind() != io::ErrorKind::AddrInUse => {
+                TcpListener::bind(ipv4).await
+            }
+            (bound, _) => bound,
+        };
+        let listener = listener.map_err(bind_error)?;
         let address = listener.local_addr().map_err(bind_error)?;
         let engine = Arc::new(Engine::new(options.seed));
         if !address.ip().is_loopback() && options.token.is_none() {
@@ -199,6 +213,27 @@ async fn load(engine: &Engine, path: PathBuf) {
     }
 }
 
+/// `host:port`; an IPv6 address in brackets.
+fn host_port(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
+/// Ready when SIGINT or SIGTERM comes; both are heard from now on.
+fn told_to_end() -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
 /// Ready when standard input ends. A thread reads it, because a read of a pipe cannot be called off; it
 /// ends with the process at the latest.
 async fn end_of_input() {
@@ -218,4 +253,30 @@ async fn end_of_input() {
     });
     // A sender that vanished means that the thread could not go on: end as well.
     let _ = receiver.await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn api_listens_on_every_form_of_host() {
+        for host in [
+            "127.0.0.1",
+            "localhost",
+            "",
+            "0.0.0.0",
+            "::",
+            "::ffff:127.0.0.1",
+        ] {
+            let options = ServerOptions {
+                host: host.to_owned(),
+                port: 0,
+                ..ServerOptions::default()
+            };
+            let server = Server::bind(options).await.unwrap();
+            let here = (std::net::Ipv4Addr::LOCALHOST, server.address().port());
+            assert!(tokio::net::TcpStream::connect(here).await.is_ok(), "{host}");
+        }
+    }
 }

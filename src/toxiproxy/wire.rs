@@ -35,9 +35,10 @@ pub struct Proxy {
     /// Extension: what a caller meets while the upstream does not listen.
     #[serde(default, skip_serializing_if = "WhenDown::is_accept")]
     pub when_down: WhenDown,
-    /// Extension, used with [`WhenDown::Refuse`]: whether the upstream is known to listen.
-    #[serde(default = "yes", skip_serializing_if = "is_yes")]
-    pub upstream_up: bool,
+    /// Extension, used with [`WhenDown::Refuse`]: whether the upstream listens. Until a call says so, the proxy
+    /// tries it ten times a second. Answers show it only while the upstream does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream_up: Option<bool>,
 }
 
 impl Proxy {
@@ -56,21 +57,13 @@ impl Proxy {
             protocol: Protocol::Opaque,
             correlate: None,
             when_down: WhenDown::Accept,
-            upstream_up: true,
+            upstream_up: None,
         }
     }
 }
 
 fn yes() -> bool {
     true
-}
-
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde's skip_serializing_if passes a reference"
-)]
-fn is_yes(value: &bool) -> bool {
-    *value
 }
 
 /// What flows through a proxy.
@@ -99,7 +92,7 @@ pub enum WhenDown {
     /// As Toxiproxy: the connection is accepted and then closed.
     #[default]
     Accept,
-    /// As without a proxy: while `upstream_up` is false the listener is closed, so connects are refused.
+    /// As without a proxy: while the upstream does not listen the listener is closed, so connects are refused.
     Refuse,
 }
 

@@ -94,7 +94,7 @@ fn proxy(value: &Value) -> Result<Proxy, Refusal> {
     proxy.listen = fields.text("listen")?.unwrap_or_default();
     proxy.upstream = fields.text("upstream")?.unwrap_or_default();
     proxy.enabled = fields.switch("enabled")?.unwrap_or(true);
-    proxy.upstream_up = fields.switch("upstream_up")?.unwrap_or(true);
+    proxy.upstream_up = fields.switch("upstream_up")?;
     proxy.correlate = fields.text("correlate")?;
     proxy.protocol = fields.read("protocol", protocol)?.unwrap_or_default();
     proxy.when_down = fields.read("when_down", when_down)?.unwrap_or_default();

@@ -19,11 +19,19 @@ use tokio::time::{Sleep, sleep};
 
 use super::{Api, answer};
 
-/// How long a connection may take until its next request is read, as with the original.
-const IDLE: Duration = Duration::from_secs(60);
+/// How long callers are waited for.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// Until the head of the next request is read; the original keeps an idle connection as long.
+    idle: Duration,
+    /// Until it reads on; the original gives as long for all of an answer.
+    unread: Duration,
+}
 
-/// How long an answer may wait for its caller to read on; the original gives it as long for all of it.
-const PATIENCE: Duration = Duration::from_secs(30);
+const LIMITS: Limits = Limits {
+    idle: Duration::from_secs(60),
+    unread: Duration::from_secs(30),
+};
 
 /// How long to wait when nothing can be accepted, mostly because the process is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -33,7 +41,7 @@ pub(super) async fn serve(api: Api, listener: TcpListener) -> Infallible {
     let mut connections = JoinSet::new();
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => drop(connections.spawn(connection(api.clone(), stream, PATIENCE))),
+            Ok((stream, _)) => drop(connections.spawn(connection(api.clone(), stream, LIMITS))),
             Err(error) => {
                 tracing::warn!(%error, "Cannot accept a connection to the API");
                 sleep(ACCEPT_PAUSE).await;
@@ -43,7 +51,7 @@ pub(super) async fn serve(api: Api, listener: TcpListener) -> Infallible {
     }
 }
 
-async fn connection(api: Api, stream: TcpStream, patience: Duration) {
+async fn connection(api: Api, stream: TcpStream, limits: Limits) {
     // Answers are small; a socket that refuses the option still works.
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request: Request<hyper::body::Incoming>| {
@@ -52,8 +60,8 @@ async fn connection(api: Api, stream: TcpStream, patience: Duration) {
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(IDLE)
-        .serve_connection(TokioIo::new(Patient::new(stream, patience)), service)
+        .header_read_timeout(limits.idle)
+        .serve_connection(TokioIo::new(Patient::new(stream, limits.unread)), service)
         .await;
     if let Err(error) = served {
         tracing::debug!(%error, "A connection to the API ended early");
@@ -169,10 +177,30 @@ mod tests {
             .await
             .unwrap();
         let (stream, _) = listener.accept().await.unwrap();
-        let served = connection(api, stream, Duration::from_millis(20));
+        let unread = Duration::from_millis(20);
+        let served = connection(api, stream, Limits { unread, ..LIMITS });
         let both = async { tokio::join!(served, ask(&mut caller)) };
         timeout(Duration::from_secs(20), both)
             .await
             .expect("the connection ends");
+    }
+
+    #[tokio::test]
+    async fn caller_that_never_ends_its_request_is_given_up() {
+        let engine = Arc::new(Engine::new(0));
+        let api = Api::new(engine, Offered::default(), None);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut caller = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        caller.write_all(b"GET /version HT").await.unwrap();
+        let idle = Duration::from_millis(20);
+        timeout(
+            Duration::from_secs(20),
+            connection(api, stream, Limits { idle, ..LIMITS }),
+        )
+        .await
+        .expect("the connection ends");
     }
 }

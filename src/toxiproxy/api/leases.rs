@@ -243,6 +243,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn leases_beyond_the_limit_are_refused_and_renewals_are_not() {
+        let leases = Arc::new(Leases::new(SHORTEST));
+        for number in 0..MAX {
+            leases.renew(&number.to_string(), SHORTEST).unwrap();
+        }
+        assert_eq!(leases.renew("more", SHORTEST), Err(Refusal::TooManyLeases));
+        leases.renew("0", SHORTEST).unwrap();
+        leases.end("1").unwrap();
+        leases.renew("more", SHORTEST).unwrap();
+    }
+
+    #[tokio::test]
     async fn lease_that_is_gone_is_watched_no_more() {
         let leases = Arc::new(Leases::new(SHORTEST));
         for _ in 0..3 {

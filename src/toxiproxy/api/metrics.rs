@@ -189,7 +189,7 @@ fn toxics(page: &mut Page, proxies: &[(Proxy, ProxyStats)]) {
     page.family(CONNECTIONS, "counter", "Connections that a toxic acted on.");
     of_each(page, CONNECTIONS, |stats| {
         [
-            ("touched", stats.connections),
+            ("touched", stats.touched),
             ("closed", stats.closed),
             ("reset", stats.reset),
         ]

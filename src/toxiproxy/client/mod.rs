@@ -147,9 +147,10 @@ impl Client {
     /// Adds one toxic.
     ///
     /// # Errors
-    /// As [`Client::version`]; 400, 404, 409; [`ClientError::Deadly`].
+    /// As [`Client::version`]; 400, 404, 409; on a real server [`ClientError::NeedsExtension`] and
+    /// [`ClientError::Deadly`], before anything is sent.
     pub async fn add_toxic(&self, proxy: &str, toxic: &Toxic) -> Result<Toxic, ClientError> {
-        self.refuse_deadly(toxic).await?;
+        self.refuse(toxic).await?;
         self.send(
             Method::POST,
             &format!("{}/toxics", proxy_path(proxy)),
@@ -162,20 +163,22 @@ impl Client {
     /// know too.
     ///
     /// # Errors
-    /// As [`Client::add_toxic`]. On a refusal a part of the attributes may have been taken. Of the
-    /// attributes that are not given it is not known whether they make the toxic deadly.
+    /// As [`Client::add_toxic`]. When the server refuses an attribute, it may have taken others.
     pub async fn update_toxic(&self, proxy: &str, toxic: &Toxic) -> Result<Toxic, ClientError> {
-        self.refuse_deadly(toxic).await?;
         let path = format!("{}/toxics/{}", proxy_path(proxy), encoded(&toxic.name));
+        if !self.is_embedded().await? {
+            let present: Toxic = self.get(&path).await?;
+            original::check(&original::merged(&present, toxic))?;
+        }
         self.send(Method::POST, &path, Some(toxic)).await
     }
 
-    /// Only asks what the server is when it matters.
-    async fn refuse_deadly(&self, toxic: &Toxic) -> Result<(), ClientError> {
-        if original::deadly(toxic).is_none() || self.is_embedded().await? {
-            return Ok(());
+    /// Refuses what a real server lacks or would not survive. Only asks what the server is when it matters.
+    async fn refuse(&self, toxic: &Toxic) -> Result<(), ClientError> {
+        match original::check(toxic) {
+            Err(error) if !self.is_embedded().await? => Err(error),
+            _ => Ok(()),
         }
-        original::check(toxic)
     }
 
     /// Removes one toxic.

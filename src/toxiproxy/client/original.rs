@@ -46,7 +46,7 @@ pub(crate) fn extension(toxic: &Toxic) -> Option<&str> {
 }
 
 /// Why a toxic ends the process of a real server, if it does.
-pub(super) fn deadly(toxic: &Toxic) -> Option<&'static str> {
+fn deadly(toxic: &Toxic) -> Option<&'static str> {
     let value = |name: &str| attribute(&toxic.attributes, name);
     match toxic.kind.as_str() {
         "slicer" => {
@@ -97,6 +97,20 @@ pub(super) fn steps(present: &[Toxic], wanted: &[Toxic]) -> Vec<Step> {
         }
     }
     steps
+}
+
+/// What an update makes of a toxic: of its type and place nothing, of its attributes those that are given.
+pub(super) fn merged(present: &Toxic, update: &Toxic) -> Toxic {
+    let mut merged = present.clone();
+    let is_given = |name: &str| {
+        update
+            .attributes
+            .keys()
+            .any(|key| key.eq_ignore_ascii_case(name))
+    };
+    merged.attributes.retain(|name, _| !is_given(name));
+    merged.attributes.extend(update.attributes.clone());
+    merged
 }
 
 /// What of the wanted set a server does not have, or has besides.
@@ -202,6 +216,17 @@ mod tests {
             );
         }
         check(&toxic("latency").with("LATENCY", 5)).unwrap();
+    }
+
+    #[test]
+    fn update_is_judged_with_what_it_leaves_as_it_is() {
+        let sizes = |average| toxic("slicer").with("average_size", average);
+        let present = sizes(100).with("size_variation", 50);
+        check(&sizes(10)).unwrap();
+        assert!(check(&merged(&present, &sizes(10))).is_err());
+        check(&merged(&present, &sizes(60))).unwrap();
+        let other_case = toxic("slicer").with("AVERAGE_SIZE", 10);
+        assert!(check(&merged(&present, &other_case)).is_err());
     }
 
     #[test]

@@ -1,12 +1,11 @@
-//! Reads listening addresses the way Go does, since clients send what Go accepts and compare what Go
-//! reports.
+//! Reads addresses the way Go does, since clients send what Go accepts and compare what Go reports.
 
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use tokio::net::lookup_host;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
 /// A name server that is slower than this is as good as none: calls of the API must be answered.
@@ -58,6 +57,17 @@ pub(crate) async fn resolve(text: &str) -> Result<Resolved, String> {
     } else {
         Resolved { address, text }
     })
+}
+
+/// Connects to `host:port`. No host means this machine; a port may be the name of a service.
+pub(crate) async fn connect(text: &str) -> io::Result<TcpStream> {
+    let (host, port) = split(text).map_err(io::Error::other)?;
+    let port = port_number(port).map_err(io::Error::other)?;
+    if host.is_empty() {
+        let here: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        return TcpStream::connect(&here.map(|ip| SocketAddr::new(ip, port))[..]).await;
+    }
+    TcpStream::connect((host, port)).await
 }
 
 fn any(port: u16, text: String) -> Resolved {
@@ -174,6 +184,19 @@ mod tests {
             ("256.1.1.1:80", "lookup 256.1.1.1: no such host"),
         ] {
             assert_eq!(shown(text).await, expected, "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn upstreams_are_dialled_as_go_dials_them() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        for host in ["127.0.0.1", "localhost", "", "[::ffff:127.0.0.1]"] {
+            let upstream = format!("{host}:{port}");
+            assert!(connect(&upstream).await.is_ok(), "{upstream}");
+        }
+        for upstream in ["", "localhost", "127.0.0.1:no-such-service", "a:b:1"] {
+            assert!(connect(upstream).await.is_err(), "{upstream}");
         }
     }
 

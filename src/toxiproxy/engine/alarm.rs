@@ -290,6 +290,9 @@ mod tests {
         state.ring_for(MILLISECOND, 0);
         state.learn(0);
         assert_eq!(state.lead, 50 * MICROSECOND);
+        // A ring ahead of now would be late from the start.
+        state.ring_for(MILLISECOND, MILLISECOND - 1);
+        assert_eq!(state.ring.at, MILLISECOND - 1);
         // What it was set for was cleared, and the next one is not for now.
         let waker = futures_util::task::noop_waker();
         state.waiting.insert((2 * MILLISECOND, 1), waker);

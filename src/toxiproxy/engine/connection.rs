@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Means;
+use super::address;
 use super::draws::Draws;
 use super::gate::Gate;
 use super::proxy::Toxics;
@@ -259,7 +260,7 @@ async fn dial(upstream: &str, live: &Live) -> Result<TcpStream, Cut> {
     tokio::select! {
         biased;
         () = stopped => Err(Cut::SwitchedOff),
-        dialled = timeout(DIAL_TIMEOUT, TcpStream::connect(upstream)) => match dialled {
+        dialled = timeout(DIAL_TIMEOUT, address::connect(upstream)) => match dialled {
             Ok(Ok(server)) => Ok(server),
             Ok(Err(error)) => {
                 if is_exhausted(&error) {
@@ -353,4 +354,21 @@ fn adopt(set: &ToxicSet, pumps: [&mut Pump; 2], live: &Live) -> Result<(), Cut> 
     }
     live.generation.store(set.generation, Ordering::Release);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn sockets_send_small_writes_at_once_and_find_out_vanished_peers() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let socket = socket.unwrap();
+        tune(&socket);
+        assert!(socket.nodelay().unwrap());
+        assert!(sockopt::socket_keepalive(&socket).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(&socket), Ok(KEEPALIVE));
+        assert_eq!(sockopt::tcp_keepintvl(&socket), Ok(KEEPALIVE));
+    }
 }

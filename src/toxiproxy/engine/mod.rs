@@ -27,7 +27,7 @@ mod toxic_changes;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub(crate) use address::{Resolved, resolve};
+pub(crate) use address::{Resolved, resolve, without_ipv6};
 pub(crate) use draws::Draws;
 pub(crate) use error::Refusal;
 pub(crate) use proxy::Proxy;
@@ -149,6 +149,7 @@ impl Engine {
             false => proxy.set_toxics(&asked.toxics)?.toxics,
         };
         let proxy = Arc::new(proxy);
+        proxy.follow_upstream_itself();
         Ok(Created { proxy, toxics })
     }
 
@@ -173,7 +174,7 @@ impl Engine {
                 listen: listen.clone(),
                 upstream: asked.upstream.unwrap_or(now.upstream),
                 enabled: asked.enabled.unwrap_or(now.enabled),
-                upstream_up: asked.upstream_up.unwrap_or(now.upstream_up),
+                upstream_up: asked.upstream_up.or(now.upstream_up),
             };
             proxy.move_to(&to, &resolved).map_err(Refusal::Listen)?;
             return Ok(proxy.to_wire());
@@ -217,7 +218,8 @@ impl Engine {
         Ok(done)
     }
 
-    /// A proxy at the same place is left untouched; another of the name is replaced.
+    /// A proxy at the same place is left untouched, but for the toxics that are asked for; another of
+    /// the name is replaced.
     async fn create_or_replace(&self, asked: &wire::Proxy) -> Result<Created, Refusal> {
         let resolved = resolve(&asked.listen).await;
         let mut proxies = locked(&self.proxies);
@@ -228,10 +230,12 @@ impl Engine {
                 && place.upstream == asked.upstream
                 && existing.settings.agrees(asked)
             {
-                return Ok(Created {
-                    proxy: Arc::clone(existing),
-                    toxics: Vec::new(),
-                });
+                let toxics = match asked.toxics.is_empty() {
+                    true => Vec::new(),
+                    false => existing.set_toxics(&asked.toxics)?.toxics,
+                };
+                let proxy = Arc::clone(existing);
+                return Ok(Created { proxy, toxics });
             }
             existing.stop();
         }

@@ -4,11 +4,13 @@
 //! atomic and nothing waits for a peer.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
 
 use super::address::Resolved;
 use super::connection::{self, Identity, Live};
@@ -22,6 +24,9 @@ use crate::toxiproxy::wire::{self, Protocol, WhenDown};
 
 /// How long the accept loop rests when the process is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often an upstream is tried of which nobody says whether it listens.
+const TRY_EVERY: Duration = Duration::from_millis(100);
 
 /// Names of removed toxics whose counters are remembered.
 const REMEMBERED_TOXICS: usize = 1024;
@@ -52,7 +57,10 @@ struct Gate {
     listen: String,
     upstream: String,
     enabled: bool,
-    upstream_up: bool,
+    /// As a call said.
+    upstream_up: Option<bool>,
+    /// As it was found.
+    found_up: bool,
     door: Option<Arc<Door>>,
     /// Keeps the port while the door is closed because the upstream is down.
     reserved: Option<TcpSocket>,
@@ -64,7 +72,8 @@ pub(crate) struct Place {
     pub(crate) listen: String,
     pub(crate) upstream: String,
     pub(crate) enabled: bool,
-    pub(crate) upstream_up: bool,
+    /// As a call said.
+    pub(crate) upstream_up: Option<bool>,
 }
 
 impl Proxy {
@@ -81,6 +90,7 @@ impl Proxy {
             upstream: place.upstream.clone(),
             enabled: false,
             upstream_up: place.upstream_up,
+            found_up: true,
             door: None,
             reserved: None,
         };
@@ -115,6 +125,7 @@ impl Proxy {
             self.disable(&mut gate);
             gate.listen.clone_from(&to.listen);
             gate.upstream.clone_from(&to.upstream);
+            gate.found_up = true;
         }
         gate.upstream_up = to.upstream_up;
         match (gate.enabled, to.enabled) {
@@ -180,7 +191,7 @@ impl Proxy {
 
     /// Opens or closes the door as the upstream listens or not; live connections are left alone.
     fn follow_upstream(self: &Arc<Self>, gate: &mut Gate) -> Result<(), String> {
-        let open = gate.upstream_up || self.settings.when_down == WhenDown::Accept;
+        let open = gate.is_up() || self.settings.when_down == WhenDown::Accept;
         match (open, &gate.door) {
             (true, None) => self.open_door(gate),
             (false, Some(door)) => {
@@ -194,6 +205,28 @@ impl Proxy {
                 Ok(())
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Tries the upstream again and again, if its being down matters, until a call says whether it listens.
+    pub(crate) fn follow_upstream_itself(self: &Arc<Self>) {
+        if self.settings.when_down == WhenDown::Refuse {
+            tokio::spawn(try_upstream(Arc::downgrade(self)));
+        }
+    }
+
+    fn found(self: &Arc<Self>, upstream: &str, up: bool) {
+        let mut gate = locked(&self.gate);
+        if gate.enabled && gate.upstream_up.is_none() && gate.upstream == upstream {
+            gate.found_up = up;
+            if let Err(error) = self.follow_upstream(&mut gate) {
+                let proxy = &*self.settings.name;
+                tracing::warn!(
+                    proxy,
+                    error,
+                    "the upstream is back, and callers cannot be let in"
+                );
+            }
         }
     }
 
@@ -283,6 +316,7 @@ impl Proxy {
     /// As answers show it.
     pub(crate) fn to_wire(&self) -> wire::Proxy {
         let place = self.place();
+        let is_up = locked(&self.gate).is_up();
         wire::Proxy {
             name: self.settings.name.to_string(),
             listen: place.listen,
@@ -292,7 +326,7 @@ impl Proxy {
             protocol: self.settings.protocol,
             correlate: self.settings.correlate.clone(),
             when_down: self.settings.when_down,
-            upstream_up: place.upstream_up,
+            upstream_up: (!is_up).then_some(false),
         }
     }
 
@@ -336,13 +370,34 @@ impl Proxy {
     }
 }
 
+impl Gate {
+    fn is_up(&self) -> bool {
+        self.upstream_up.unwrap_or(self.found_up)
+    }
+}
+
+/// See [`Proxy::follow_upstream_itself`]. An upstream that does not answer is up: its callers wait for it without
+/// a proxy too.
+async fn try_upstream(proxy: Weak<Proxy>) {
+    let place = || proxy.upgrade().map(|proxy| proxy.place());
+    while let Some(place) = place().filter(|place| place.upstream_up.is_none()) {
+        if place.enabled {
+            let tried = timeout(TRY_EVERY, address::connect(&place.upstream)).await;
+            let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+            let is_down = tried.is_ok_and(|tried| tried.is_err_and(refused));
+            if let Some(proxy) = proxy.upgrade() {
+                proxy.found(&place.upstream, !is_down);
+            }
+        }
+        tokio::time::sleep(TRY_EVERY).await;
+    }
+}
+
 /// Binds, falling back to IPv4 where there is no IPv6.
 fn bind(resolved: &Resolved) -> Result<TcpSocket, String> {
     let bound = door::bind(resolved.address);
     let bound = match (bound, address::without_ipv6(resolved.address)) {
-        (Err(error), Some(ipv4)) if error.kind() != std::io::ErrorKind::AddrInUse => {
-            door::bind(ipv4)
-        }
+        (Err(error), Some(ipv4)) if error.kind() != io::ErrorKind::AddrInUse => door::bind(ipv4),
         (bound, _) => bound,
     };
     bound.map_err(|error| address::bind_error(&resolved.text, &error))

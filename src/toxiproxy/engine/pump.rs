@@ -480,7 +480,13 @@ mod tests {
         let (mut destination, mut receiver) = pair().await;
         let (mut source, _) = source.split();
         let (_, mut destination) = destination.split();
-        tokio::spawn(async move { while sender.write_all(&[1; BUFFER]).await.is_ok() {} });
+        tokio::spawn(async move {
+            // No multiple of any buffer: something of the last one is left.
+            sender.write_all(&[1; 300_001]).await.unwrap();
+            while sender.write_all(&[1; 1_001]).await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+        });
         tokio::spawn(async move { tokio::io::copy(&mut receiver, &mut tokio::io::sink()).await });
         let live = live();
         let mut pump = Pump::new(Stream::Upstream, &live.means.alarm);

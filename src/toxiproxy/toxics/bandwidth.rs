@@ -126,6 +126,16 @@ mod tests {
     }
 
     #[test]
+    fn new_rate_holds_for_what_waits() {
+        let mut bench = Bench::new("bandwidth", r#"{"rate":10}"#);
+        bench.send(0, &"x".repeat(2500));
+        assert_eq!(bench.run(100).len(), 1000);
+        bench.update(100, r#"{"rate":1}"#);
+        assert_eq!(bench.run(199).len(), 0);
+        assert_eq!(bench.run(200).len(), 100);
+    }
+
+    #[test]
     fn zero_and_negative_rates_hold_until_updated_or_removed() {
         for rate in [0, -1, i64::MIN] {
             let attributes = format!(r#"{{"rate":{rate}}}"#);

@@ -421,6 +421,15 @@ fn calls_on_a_link_with_troubles_of_its_own_may_vanish() {
         links.push(crate::plan::LinkName::new("payments", "rates"));
     }
     run.passes(opens());
+    // Calls that nobody wrote down.
+    let mut run = blocked.clone();
+    let lossy = SourceState {
+        lost: 1,
+        ..SourceState::default()
+    };
+    let log = SourceName::new(REQUEST_LOG);
+    run.evidence.sources.insert(log, lossy);
+    run.is_inconclusive(opens(), "lost 1 row");
     // A cache that fills.
     let mut run = blocked;
     let mut n = 0;

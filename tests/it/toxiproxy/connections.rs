@@ -233,6 +233,35 @@ async fn reset_peer_resets_connections_that_are_older_than_it() {
 }
 
 #[tokio::test]
+async fn reset_peer_takes_an_end_for_a_word() {
+    let link = Link::new().await;
+    let (mut caller, mut callee) = link.connect().await;
+    link.set(&[toxic("reset_peer", Stream::Upstream)]).await;
+    caller.shutdown().await.unwrap();
+    for peer in [&mut caller, &mut callee] {
+        assert_eq!(read_end(peer).await.1, Some(ErrorKind::ConnectionReset));
+    }
+}
+
+#[tokio::test]
+async fn connection_that_reset_peer_spared_or_let_go_of_ends_with_a_close() {
+    let late = toxic("reset_peer", Stream::Upstream).with("timeout", NEVER_MS);
+    let mut spares = late.clone();
+    spares.toxicity = 0.0;
+    for (during, after) in [(late, vec![]), (spares.clone(), vec![spares])] {
+        let link = Link::new().await;
+        link.set(&[during]).await;
+        let (mut caller, mut callee) = link.connect().await;
+        link.set(&after).await;
+        caller.write_all(b"x").await.unwrap();
+        assert_eq!(read_exact(&mut callee, 1).await, "x");
+        callee.write_all(b"answer").await.unwrap();
+        drop(callee);
+        assert_eq!(read_end(&mut caller).await, (b"answer".to_vec(), None));
+    }
+}
+
+#[tokio::test]
 async fn reset_takes_live_and_new_connections_and_the_callee_hears_of_no_new_one() {
     let link = Link::new().await;
     let (mut caller, mut callee) = link.connect().await;
@@ -406,7 +435,7 @@ async fn same_seed_hits_the_same_connections() {
 }
 
 #[tokio::test]
-async fn adding_a_toxic_draws_nothing_anew() {
+async fn changing_toxics_draws_nothing_anew() {
     let link = Link::new().await;
     let mut half = toxic("stall", Stream::Upstream);
     half.toxicity = 0.5;
@@ -420,6 +449,11 @@ async fn adding_a_toxic_draws_nothing_anew() {
         let other = chaos_harness::toxiproxy::wire::Toxic::new(name, "noop", Stream::Upstream);
         link.set(&[half.clone(), other]).await;
     }
+    link.set(std::slice::from_ref(&half)).await;
+    let client = &link.running.client;
+    client.update_toxic("link", &half).await.unwrap();
+    link.stats_when("the update to be confirmed", |stats| stats.confirmed)
+        .await;
     let after = link.stats().await.toxics[&half.name].clone();
     assert_eq!(after, before, "acts on the same connections");
     assert!((1..16).contains(&before.connections));

@@ -1,11 +1,12 @@
 //! Proxies on and off: ports, restarts, dead callees, ends.
 
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 
-use chaos_harness::toxiproxy::wire::{Proxy, ProxyUpdate, Stream, WhenDown};
+use chaos_harness::toxiproxy::wire::{Proxy, ProxyStats, ProxyUpdate, Stream, Toxic, WhenDown};
 use chaos_harness::toxiproxy::{Client, Server, ServerError, ServerOptions};
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 
 use super::{Link, address, read_end, read_exact, start, toxic, within};
@@ -52,7 +53,7 @@ async fn disabled_proxy_cuts_and_refuses_and_comes_back_on_its_port() {
 async fn dead_callee_refuses_and_live_connections_are_left_to_it() {
     let link = Link::with(|proxy| {
         proxy.when_down = WhenDown::Refuse;
-        proxy.upstream_up = false;
+        proxy.upstream_up = Some(false);
     })
     .await;
     let client = &link.running.client;
@@ -86,6 +87,62 @@ async fn dead_callee_refuses_and_live_connections_are_left_to_it() {
     assert_eq!(read_exact(&mut caller, 10).await, "still here");
     client.set_upstream_up("link", true).await.unwrap();
     link.connect().await;
+}
+
+#[tokio::test]
+async fn callee_of_which_nobody_speaks_is_tried() {
+    let link = Link::with(|proxy| proxy.when_down = WhenDown::Refuse).await;
+    let client = &link.running.client;
+    let upstream = address(&link.upstream);
+    let listens = async |wanted: bool| {
+        let is_so = |stats: &ProxyStats| stats.listening == wanted;
+        link.stats_when("the proxy to follow its upstream", is_so)
+            .await;
+        let refused = (!wanted).then_some(ErrorKind::ConnectionRefused);
+        assert_eq!(connect_error(link.listen).await, refused);
+        let shown = client.proxy("link").await.unwrap();
+        assert_eq!(shown.upstream_up, (!wanted).then_some(false));
+    };
+    listens(true).await;
+    let Link {
+        upstream: callee, ..
+    } = &link;
+    assert!(callee.accept().await.is_ok(), "it was tried");
+    // Told, it is not tried any more.
+    client.set_upstream_up("link", false).await.unwrap();
+    listens(false).await;
+    assert_eq!(address(callee), upstream);
+}
+
+#[tokio::test]
+async fn callee_that_goes_and_comes_back_is_followed() {
+    // Bound all the time, so that nobody else gets the port.
+    let bound = |to: SocketAddr| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(to).unwrap();
+        socket
+    };
+    let place = bound("127.0.0.1:0".parse().unwrap());
+    let upstream = place.local_addr().unwrap();
+    let callee = bound(upstream).listen(64).unwrap();
+    let running = start().await;
+    let mut proxy = Proxy::new("link", "127.0.0.1:0", upstream.to_string());
+    proxy.when_down = WhenDown::Refuse;
+    let listen = running.client.create(&proxy).await.unwrap().listen;
+    let follows = async |refused: Option<ErrorKind>| {
+        within("the proxy to follow its upstream", async {
+            while connect_error(&listen).await != refused {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    };
+    follows(None).await;
+    drop(callee);
+    follows(Some(ErrorKind::ConnectionRefused)).await;
+    let _back = bound(upstream).listen(64).unwrap();
+    follows(None).await;
 }
 
 #[tokio::test]
@@ -128,6 +185,40 @@ async fn failed_move_leaves_the_proxy_disabled_with_the_new_address() {
     )));
     let shown = client.proxy("link").await.unwrap();
     assert_eq!((shown.enabled, shown.listen), (false, listen));
+}
+
+#[tokio::test]
+async fn what_waits_in_a_proxy_is_dropped_when_it_is_switched_off() {
+    let link = Link::new().await;
+    let (mut caller, mut callee) = link.connect().await;
+    let held = toxic("stall", Stream::Downstream);
+    link.set(std::slice::from_ref(&held)).await;
+    callee.write_all(b"late").await.unwrap();
+    let is_held = |stats: &ProxyStats| stats.toxics[&held.name].held_bytes == 4;
+    link.stats_when("the bytes to be held", is_held).await;
+    let client = &link.running.client;
+    client.update("link", &enabled(false)).await.unwrap();
+    assert_eq!(read_end(&mut caller).await, (Vec::new(), None));
+}
+
+#[tokio::test]
+async fn proxy_that_is_there_already_gets_the_toxics_it_is_populated_with() {
+    let link = Link::new().await;
+    let client = &link.running.client;
+    let (mut caller, mut callee) = link.connect().await;
+    let mut asked = client.proxy("link").await.unwrap();
+    let named = |toxics: &[Toxic]| toxics.iter().map(|it| it.name.clone()).collect::<Vec<_>>();
+    for names in [vec!["a", "b"], vec!["c"]] {
+        let new = |name: &&str| Toxic::new(*name, "noop", Stream::Upstream);
+        asked.toxics = names.iter().map(new).collect();
+        let shown = client.populate(std::slice::from_ref(&asked)).await.unwrap();
+        assert_eq!(named(&shown[0].toxics), names);
+    }
+    asked.toxics.clear();
+    let shown = client.populate(&[asked]).await.unwrap();
+    assert_eq!(named(&shown[0].toxics), ["c"], "it brought none");
+    caller.write_all(b"on").await.unwrap();
+    assert_eq!(read_exact(&mut callee, 2).await, "on");
 }
 
 #[tokio::test]

@@ -3,8 +3,9 @@
 use std::io::Write as _;
 use std::process::Stdio;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
 use super::super::{address, read_end, read_exact, within};
@@ -39,7 +40,7 @@ fn file(text: &str) -> tempfile::NamedTempFile {
 #[tokio::test]
 async fn version_is_printed_and_unknown_flags_are_refused() {
     for kind in BOTH {
-        for flag in ["-version", "--version", "-version=true"] {
+        for flag in ["-version", "--version", "-version=true", "-version=1"] {
             let Some((code, output, _)) = run(kind, &[flag]).await else {
                 continue;
             };
@@ -67,6 +68,7 @@ async fn flags_are_taken_as_go_takes_them() {
     for arguments in [
         &["-seed", "-5"][..],
         &["--seed=7", "-proxy-metrics=true", "--runtime-metrics"],
+        &["-proxy-metrics=t", "-runtime-metrics=F", "-version=0"],
         &["-config", ""],
     ] {
         on_each_with(arguments, async |server| {
@@ -139,6 +141,46 @@ async fn taken_port_of_the_api_ends_ours_and_leaves_the_original_without_api() {
     let mut server = Server::spawn(Kind::Toxiproxy, command, address(&taken));
     server.line(|line| line.contains("in use")).await;
     assert_eq!(server.process.try_wait().unwrap(), None, "it goes on");
+}
+
+#[tokio::test]
+async fn server_that_is_told_to_end_closes_everything_and_ends_well() {
+    for signal in [Signal::INT, Signal::TERM] {
+        on_each(async |mut server| {
+            let upstream = super::super::echo().await.to_string();
+            let listen = server.proxy("a", "127.0.0.1:0", &upstream).await;
+            let mut caller = TcpStream::connect(&listen).await.unwrap();
+            caller.write_all(b"x").await.unwrap();
+            assert_eq!(read_exact(&mut caller, 1).await, "x");
+            let id = Pid::from_raw(server.process.id().unwrap().cast_signed()).unwrap();
+            kill_process(id, signal).unwrap();
+            let ended = within("the end of the process", server.process.wait()).await;
+            assert_eq!(ended.unwrap().code(), Some(0), "{signal:?}");
+            read_end(&mut caller).await;
+            assert!(TcpStream::connect(&listen).await.is_err());
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn server_of_a_parent_ends_with_its_standard_input() {
+    let mut command = Kind::Chaos.command().unwrap();
+    command
+        .args(["--port", "0", "--end-at-eof"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true);
+    let mut server = command.spawn().unwrap();
+    let mut input = server.stdin.take().unwrap();
+    let output = server.stdout.take().unwrap();
+    let line = within("the address", BufReader::new(output).lines().next_line()).await;
+    assert!(line.unwrap().unwrap().contains("address"));
+    input.write_all(b"not yet\n").await.unwrap();
+    assert_eq!(server.try_wait().unwrap(), None);
+    drop(input);
+    let ended = within("the end of the process", server.wait()).await;
+    assert_eq!(ended.unwrap().code(), Some(0));
 }
 
 #[tokio::test]
@@ -247,6 +289,36 @@ async fn metrics_count_open_connections_with_ours_only() {
         assert_eq!(counted, server.differs("live-metrics", false, true));
     })
     .await;
+}
+
+#[tokio::test]
+async fn metrics_of_ours_tell_what_connections_and_toxics_did() {
+    let server = Server::start(Kind::Chaos, &["-proxy-metrics"])
+        .await
+        .unwrap();
+    let upstream = super::super::echo().await.to_string();
+    let listen = server.proxy("a", "127.0.0.1:0", &upstream).await;
+    for toxic in [
+        r#"{"type":"noop"}"#,
+        r#"{"type":"latency","attributes":{"latency":1}}"#,
+    ] {
+        server.done("POST", "/proxies/a/toxics", toxic).await;
+    }
+    let mut caller = TcpStream::connect(&listen).await.unwrap();
+    caller.write_all(b"12345").await.unwrap();
+    assert_eq!(read_exact(&mut caller, 5).await, "12345");
+    let page = server.done("GET", "/metrics", "").await.text;
+    for line in [
+        r#"chaos_proxy_connections_open{proxy="a"} 1"#,
+        r#"chaos_proxy_connections_total{event="accepted",proxy="a"} 1"#,
+        r#"chaos_proxy_connections_total{event="refused",proxy="a"} 0"#,
+        r#"chaos_toxic_connections_total{effect="touched",proxy="a",toxic="noop_downstream"} 0"#,
+        r#"chaos_toxic_connections_total{effect="touched",proxy="a",toxic="latency_downstream"} 1"#,
+        r#"chaos_toxic_bytes_total{effect="delayed",proxy="a",toxic="latency_downstream"} 5"#,
+        r#"chaos_toxic_bytes_total{effect="dropped",proxy="a",toxic="latency_downstream"} 0"#,
+    ] {
+        assert!(page.lines().any(|it| it == line), "{line}\n{page}");
+    }
 }
 
 #[tokio::test]
