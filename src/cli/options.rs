@@ -30,6 +30,26 @@ pub(super) struct Changes {
     pub toxiproxy: Option<String>,
 }
 
+impl Changes {
+    /// The words that make these changes to the files, but for the seed, which every run has.
+    pub(super) fn words(&self) -> Vec<String> {
+        let system = self.system.iter().map(|file| file.display().to_string());
+        let flags = [
+            ("--set", self.set.clone()),
+            ("--only", self.only.clone()),
+            ("--system", system.collect()),
+            ("--toxiproxy", self.toxiproxy.iter().cloned().collect()),
+        ];
+        let words = flags.into_iter().flat_map(|(flag, values)| {
+            let pairs = values
+                .into_iter()
+                .map(move |value| [flag.to_owned(), value]);
+            pairs.flatten()
+        });
+        words.collect()
+    }
+}
+
 /// Where results go besides the terminal.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Results")]
@@ -90,4 +110,24 @@ pub(super) enum Progress {
     Plain,
     /// Nothing until the end.
     None,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_told_in_the_words_that_make_them() {
+        let changes = Changes {
+            seed: Some(7),
+            set: vec!["a=1".into(), "b=x y".into()],
+            only: vec!["answered".into()],
+            system: Some("other.yaml".into()),
+            toxiproxy: Some("localhost:8474".into()),
+        };
+        assert_eq!(
+            changes.words().join("|"),
+            "--set|a=1|--set|b=x y|--only|answered|--system|other.yaml|--toxiproxy|localhost:8474"
+        );
+    }
 }

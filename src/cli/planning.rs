@@ -67,6 +67,7 @@ pub(super) fn plan_with(
         only: changes.only.clone(),
         environment: variables(environment, instead),
         toxiproxy,
+        changes: changes.words(),
     };
     let plan = plan::build(&files, &options).map_err(render)?;
     let texts = files

@@ -137,11 +137,6 @@ pub(super) fn of(state: &State, options: &Options, stamped: &Stamped) -> Vec<Lin
             format!("`{source}` ended at row {rows}: {error}"),
         )),
         Event::LoadFinished(summary) => Some(load_finished(summary)),
-        Event::Bypassed { service, calls } => Some(Line::toned(
-            "note",
-            Tone::Doubt,
-            format!("{calls} calls reached {service} past its proxy"),
-        )),
         Event::Note { text } => Some(Line::toned("note", Tone::Faint, text.as_str())),
         Event::Stopping { why, .. } => Some(Line::toned("stopping", Tone::Doubt, why.as_str())),
         Event::TeardownFinished { left, .. } if !left.is_empty() => Some(Line::toned(

@@ -272,13 +272,6 @@ pub enum Event {
         #[serde(default)]
         clock_error_ns: u64,
     },
-    /// Requests were seen at a callee that did not come through its proxy.
-    Bypassed {
-        /// The callee.
-        service: ServiceName,
-        /// How many.
-        calls: u64,
-    },
     /// Something worth telling that is no failure.
     Note {
         /// What.

@@ -311,7 +311,8 @@ fn finding_view<'p>(timeline: &Timeline, finding: &'p Finding) -> FindingView<'p
     }
 }
 
-/// The command that repeats the run, with the values of `allow-env` that were set.
+/// The command that repeats the run, with the values of `allow-env` that were set and what the command line
+/// changed.
 fn command(run: &Run<'_>) -> String {
     let set = run
         .plan
@@ -322,8 +323,12 @@ fn command(run: &Run<'_>) -> String {
     let set: String = set
         .map(|(name, value)| format!("{name}={} ", shell_word(value)))
         .collect();
+    let changes = run.plan.changes.iter();
+    let changes: String = changes
+        .map(|word| format!(" {}", shell_word(word)))
+        .collect();
     format!(
-        "{set}chaos run {} --seed {}",
+        "{set}chaos run {} --seed {}{changes}",
         shell_word(&run.plan.scenario_file),
         run.plan.seed
     )

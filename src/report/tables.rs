@@ -216,11 +216,6 @@ pub(super) fn honesty(run: &Run<'_>) -> Vec<Honesty> {
                     ),
                 ));
             }
-            Event::Bypassed { service, calls } => rows.push(Honesty {
-                what: "bypassed",
-                text: format!("{calls} calls reached {service} past its proxy"),
-                doubt: true,
-            }),
             _ => {}
         }
     }

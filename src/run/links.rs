@@ -122,6 +122,25 @@ impl Links {
         &self.plan
     }
 
+    /// Sees that the proxy of every link is as it was created: a shared server has other users.
+    pub(crate) async fn verify(&self, bindings: &Bindings) -> Result<(), ClientError> {
+        let proxies = self.client.proxies().await?;
+        for link in &self.plan.system.links {
+            let name = self.proxy(&link.name);
+            let upstream = bindings
+                .address(link.service.as_str(), link.port.as_str())
+                .expect("planning resolves the port of every link");
+            let wrong = match proxies.get(&name) {
+                None => Some("it is gone".to_owned()),
+                Some(proxy) => unlike(proxy, &bindings.links[&link.name], &upstream),
+            };
+            if let Some(what) = wrong {
+                return Err(ClientError::NotSo { proxy: name, what });
+            }
+        }
+        Ok(())
+    }
+
     /// The version of the proxy, once it answers.
     pub(crate) async fn version(&self) -> Result<String, ClientError> {
         self.client.version().await
@@ -543,6 +562,20 @@ struct RequestLog {
     rows: u64,
     lost: u64,
     error: Option<String>,
+}
+
+/// What of a proxy without faults is not as it should be.
+fn unlike(proxy: &wire::Proxy, listen: &str, upstream: &str) -> Option<String> {
+    if proxy.listen != listen {
+        Some(format!("it listens on {}", proxy.listen))
+    } else if proxy.upstream != upstream {
+        Some(format!("it leads to {}", proxy.upstream))
+    } else if !proxy.enabled {
+        Some("it is disabled".to_owned())
+    } else {
+        let toxic = proxy.toxics.first()?;
+        Some(format!("it has toxic `{}`", toxic.name))
+    }
 }
 
 /// What our own proxy can do for a link beyond a Toxiproxy.

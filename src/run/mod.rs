@@ -149,6 +149,7 @@ async fn phases(
     stage.start_proxy().await?;
     stage.start_links().await?;
     stage.fleet().boot().await?;
+    stage.verify_links().await?;
     let feeds = setup::set_up(plan, &stage.bindings, &stage.client, journal).await?;
     stage.start_worker(feeds).await?;
 

@@ -186,6 +186,18 @@ impl Stage {
         Ok(())
     }
 
+    /// Sees that the proxies are still as they were created, now that everything is up.
+    pub(crate) async fn verify_links(&self) -> Result<(), RunError> {
+        let verified = self.links.verify(&self.bindings).await;
+        verified.map_err(|error| {
+            let help = match &self.plan.toxiproxy {
+                Some(_) => "see who else uses this Toxiproxy",
+                None => "this is a bug of the proxy: see `logs/`",
+            };
+            RunError::new("verify the proxies of the links", error).help(help)
+        })
+    }
+
     /// Creates the proxy of every link and begins to watch them.
     pub(crate) async fn start_links(&mut self) -> Result<(), RunError> {
         self.links

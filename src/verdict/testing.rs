@@ -180,6 +180,7 @@ fn plan() -> Plan {
         system_file: "system.yaml".into(),
         seed: 1,
         toxiproxy: None,
+        changes: Vec::new(),
         system: SystemPlan {
             name: "shop".into(),
             folder: ".".into(),

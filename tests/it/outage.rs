@@ -168,6 +168,7 @@ pub(crate) fn plan() -> Plan {
         system_file: "sample-system/system.yaml".into(),
         seed: 4242,
         toxiproxy: None,
+        changes: Vec::new(),
         system: SystemPlan {
             name: "shop".into(),
             folder: "sample-system".into(),

@@ -29,7 +29,7 @@ expect:
 #[test]
 fn healthy_system_passes_and_its_run_is_judged_and_rendered_again_to_the_same_bytes() {
     let scene = Scene::new(PAIR, CALM);
-    let done = scene.run();
+    let done = scene.start_with(&["--set", "load.timeout=900ms"]).end();
     done.ends(
         0,
         &[
@@ -60,6 +60,11 @@ fn healthy_system_passes_and_its_run_is_judged_and_rendered_again_to_the_same_by
     );
 
     let read = |name: &str| fs::read(done.folder().join(name)).expect("written");
+    let page = String::from_utf8(read("report.html")).expect("text");
+    assert!(
+        page.contains(" --set load.timeout=900ms"),
+        "how to repeat it"
+    );
     let before = (read("outcome.json"), read("report.html"));
     scene.report(done.folder()).ends(0, &["PASS  3 passed"]);
     assert_eq!(before.0, read("outcome.json"), "outcome.json differs");

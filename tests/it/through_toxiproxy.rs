@@ -181,6 +181,30 @@ fn server_that_hangs_is_remembered_until_what_was_left_there_is_gone() {
 }
 
 #[test]
+fn proxy_that_somebody_changed_during_boot_ends_the_run() {
+    let shared = Shared::start();
+    let go = tempfile::NamedTempFile::new().expect("a file");
+    let ready = format!("{{ command: [test, \"!\", -e, {}] }}", go.path().display());
+    let scene = Scene::new(&PAIR.replace("{ tcp: http }", &ready), SCENARIO);
+    let running = scene.start_with(&["--toxiproxy", &shared.url]);
+    running.await_event("link-created", "caller -> spare");
+    shared.runtime.block_on(async {
+        let proxies = shared.client.proxies().await.expect("an answer");
+        let of_run = proxies.keys().find(|name| name.starts_with("chaos-"));
+        let toxic = Toxic::new("stray", "noop", Stream::Upstream);
+        let added = shared.client.add_toxic(of_run.expect("there"), &toxic);
+        added.await.expect("added");
+    });
+    drop(go);
+    let done = running.end();
+    done.ends(
+        4,
+        &["it has toxic `stray`", "see who else uses this Toxiproxy"],
+    );
+    shared.assert_as_before();
+}
+
+#[test]
 fn killed_run_leaves_nothing_on_the_server() {
     let shared = Shared::start();
     let scene = Scene::new(PAIR, SCENARIO);

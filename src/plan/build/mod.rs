@@ -43,6 +43,8 @@ pub struct BuildOptions {
     pub environment: BTreeMap<String, String>,
     /// `--toxiproxy`: the server that the links run through, which must be able to do all faults.
     pub toxiproxy: Option<String>,
+    /// What the command line changed in the files, as words of a command.
+    pub changes: Vec<String>,
 }
 
 /// Builds the plan of a scenario.
@@ -94,6 +96,7 @@ impl<'f> Builder<'f> {
             system_file: files.system_name.clone(),
             seed,
             toxiproxy: self.options.toxiproxy.clone(),
+            changes: self.options.changes.clone(),
             system,
             load,
             phases,
