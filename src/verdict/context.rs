@@ -11,7 +11,7 @@ use crate::evidence::events::{Bite, LoadSummary};
 use crate::evidence::{
     Call, Event, Evidence, OPERATIONS, Operation, Phase, REQUEST_LOG, StopReason,
 };
-use crate::plan::load::OutcomeClass;
+use crate::plan::load::{OutcomeClass, USERS_MAX};
 use crate::plan::{
     FaultEffect, FaultName, FaultPlan, LinkName, OperationName, Plan, ServiceName, SourceName,
     Window,
@@ -325,7 +325,14 @@ impl<'a> Context<'a> {
         }
         let gap = Gap::new(
             format!("{} found no free user", text::count(dropped, "ticket")),
-            format!("raise `load: users-max` above {}", self.plan.load.users_max),
+            // Users are planned for every request to take as long as it may, up to the most.
+            match self.plan.load.users_max {
+                users @ USERS_MAX.. => format!(
+                    "lower `arrivals:`, or shorten `timeout:` under `load:`, so that {users} users \
+                     are enough"
+                ),
+                _ => "lower `arrivals:` or give the machine more cores".into(),
+            },
         );
         if blocks {
             case.blocked(gap);

@@ -231,7 +231,14 @@ fn dropped_tickets_keep_from_passing() {
     run.tickets_were_dropped();
     run.is_inconclusive(errors(0.01), "7 tickets found no free user");
     run.is_inconclusive(latency(0.99, 100), "7 tickets found no free user");
-    run.is_inconclusive(hangs(1000), "7 tickets found no free user");
+    let verdict = run.is_inconclusive(hangs(1000), "7 tickets found no free user");
+    let help = "lower `arrivals:` or give the machine more cores";
+    assert_eq!(verdict.help.as_deref(), Some(help));
+    run.plan.load.users_max = crate::plan::load::USERS_MAX;
+    let verdict = run.is_inconclusive(hangs(1000), "7 tickets found no free user");
+    let help =
+        "lower `arrivals:`, or shorten `timeout:` under `load:`, so that 2000 users are enough";
+    assert_eq!(verdict.help.as_deref(), Some(help));
 }
 
 #[test]
