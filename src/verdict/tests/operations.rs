@@ -241,6 +241,63 @@ fn dropped_tickets_keep_from_passing() {
     assert_eq!(verdict.help.as_deref(), Some(help));
 }
 
+fn all_of_the_load() -> [Property; 5] {
+    [
+        errors(0.01),
+        latency(0.99, 100),
+        goodput(0.9, GoodputOf::Offered),
+        hangs(1000),
+        recovers(),
+    ]
+}
+
+#[test]
+fn a_load_that_does_not_add_up_says_nothing_about_it() {
+    let mut run = Run::healthy();
+    let account = |run: &mut Run, issued| {
+        run.change_events(|event| {
+            if let Event::LoadFinished(load) = event {
+                (load.issued, load.completed, load.failed) = (issued, 2700, 90);
+            }
+        });
+    };
+    let says = "the load does not add up: 2800 tickets issued, but 2700 completed + 90 failed + 0 \
+                dropped";
+    for property in all_of_the_load() {
+        account(&mut run, 2790);
+        run.passes(property.clone());
+        account(&mut run, 2800);
+        run.is_inconclusive(property, says);
+    }
+    // Nor can it fail: what is missing may have gone well.
+    for it in run.operations_in(ON, OFF) {
+        time_out(it);
+    }
+    run.is_inconclusive(errors(0.01), says);
+}
+
+#[test]
+fn a_late_generator_does_not_make_operations_hang() {
+    let mut run = Run::healthy();
+    run.generator_was_late();
+    run.is_inconclusive(
+        hangs(1000),
+        "fell behind its schedule: send-lag p99 900ms, bound 100ms",
+    );
+    run.passes(hangs(10_000));
+    for it in run.operations_in(ON, OFF) {
+        (it.sent_ns, it.ended_ns) = (OFF + 2 * S, OFF + 2 * S + 20 * MS);
+    }
+    run.is_inconclusive(
+        hangs(1000),
+        "the longest of 800 operations during psp-silent took 20ms",
+    );
+    time_out(run.operations_in(ON + S, OFF).remove(0));
+    let it = run.operations_in(ON + S, OFF).remove(0);
+    it.sent_ns = it.intended_ns;
+    run.fails(hangs(1000), "1 of 800 operations lasted longer than 1s");
+}
+
 #[test]
 fn an_unreadable_line_keeps_from_passing() {
     let mut run = Run::healthy();
@@ -489,9 +546,11 @@ fn a_killed_coordinator_leaves_an_inconclusive_run() {
 }
 
 #[test]
-fn a_worker_without_an_account_proves_no_latency() {
+fn a_worker_without_an_account_proves_nothing_of_the_load() {
     let mut run = Run::healthy();
     let events = &mut run.evidence.events;
     events.retain(|it| !matches!(it.event, Event::LoadFinished(_)));
-    run.is_inconclusive(latency(0.99, 100), "no account of the load");
+    for property in all_of_the_load() {
+        run.is_inconclusive(property, "no account of the load");
+    }
 }
