@@ -434,6 +434,17 @@ impl<'a> Context<'a> {
         })
     }
 
+    /// Whether the last reading of a source came before that of another: one is read after the other.
+    pub(crate) fn read_before(&self, first: &SourceName, then: &SourceName) -> bool {
+        let events = &self.evidence.events;
+        let read = |name: &SourceName| {
+            events.iter().position(
+                |it| matches!(&it.event, Event::SourceRead { source, .. } if source == name),
+            )
+        };
+        matches!((read(first), read(then)), (Some(first), Some(then)) if first < then)
+    }
+
     /// What is known to be missing of a witness of the run itself (the request log, the operations).
     pub(crate) fn known_loss(&self, name: &str) -> Option<Gap> {
         let name = SourceName::new(name);

@@ -6,13 +6,14 @@
 //! - *dead letters*: within budget, Q ∩ E = ∅; *order*: versions of a key never fall in E;
 //! - duplicate deliveries are legal, and counted.
 //!
-//! What is still missing when a drain ran out of time is a failure of this property.
+//! What is still missing when a drain ran out of time is a failure of this property. A phantom is one
+//! without a drain only where effects were read before commits, or its event may have come between.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::evidence::{Effect, EventRecord};
 use crate::plan::property::{ConsumerEvidence, Events};
-use crate::plan::{ConsumerName, Fetch};
+use crate::plan::{ConsumerName, Fetch, SourceName};
 
 use super::Status;
 use super::case::{Case, Gap};
@@ -92,9 +93,26 @@ impl<'a> Committed<'a> {
     }
 }
 
-fn is_operations(context: &Context<'_>, name: &crate::plan::SourceName) -> bool {
+fn is_operations(context: &Context<'_>, name: &SourceName) -> bool {
     let source = context.plan.source(name);
     source.is_some_and(|it| matches!(it.fetch, Fetch::Operations { .. }))
+}
+
+/// Why an event that a source of effects knows may have been committed after the committed ones were
+/// read.
+fn may_come_between(context: &Context<'_>, property: &Events, effects: &SourceName) -> Option<Gap> {
+    let undrained = context.drain_gap()?;
+    let committing = [Some(&property.committed), property.unknown.as_ref()];
+    // The load is over when sources are read.
+    let mut committing = committing
+        .into_iter()
+        .flatten()
+        .filter(|name| !is_operations(context, name));
+    let early = committing.find(|name| !context.read_before(effects, name))?;
+    Some(Gap::new(
+        format!("`{early}` was not read after `{effects}`, and events may have come in between"),
+        undrained.help,
+    ))
 }
 
 /// What all consumers came to.
@@ -103,6 +121,7 @@ struct Sums<'a> {
     lost: Vec<(&'a ConsumerName, &'a EventRecord)>,
     lost_gap: Option<Gap>,
     phantom: Vec<(&'a ConsumerName, &'a str)>,
+    phantom_gap: Option<Gap>,
     twice: Vec<(&'a ConsumerName, &'a str)>,
     dead: BTreeSet<&'a str>,
     dead_and_applied: Vec<&'a str>,
@@ -123,6 +142,7 @@ struct Consumer<'a> {
     deliveries: HashMap<&'a str, u64>,
     dead: BTreeSet<&'a str>,
     lost: Option<Gap>,
+    between: Option<Gap>,
     is_table: bool,
     service: Option<String>,
 }
@@ -159,6 +179,7 @@ impl<'a> Consumer<'a> {
             deliveries,
             dead: dead.map(|it| it.event.as_str()).collect(),
             lost: context.source_gap(&plan.effects),
+            between: may_come_between(context, property, &plan.effects),
             is_table: context.plan.source(&plan.effects).is_some_and(is_sql),
             service: context
                 .plan
@@ -188,6 +209,7 @@ impl<'a> Consumer<'a> {
         for it in &self.all {
             if !committed.knows(it) {
                 sums.phantom.push((self.name, &it.event));
+                sums.phantom_gap = sums.phantom_gap.take().or_else(|| self.between.clone());
             }
         }
         let twice = self.effects.iter().filter(|(_, n)| **n > 1);
@@ -262,6 +284,7 @@ fn judge_sums(
     }
     if sums.phantom.len() as u64 > property.phantom {
         let gap = committed.lost.as_ref().or(committed.unknown_lost.as_ref());
+        let gap = gap.or(sums.phantom_gap.as_ref());
         let told = format!(
             "{} of events that were never committed: {}",
             text::count(sums.phantom.len() as u64, "effect"),

@@ -397,6 +397,42 @@ fn a_phantom_proves_nothing_when_commits_were_lost() {
     run.is_inconclusive(events(), "evidence `placed` lost 3 rows");
 }
 
+/// Tells in which order sources were read.
+fn were_read(run: &mut Run, sources: [&str; 3]) {
+    for (at, source) in (END + 9 * S..).zip(sources) {
+        let read = Event::SourceRead {
+            source: SourceName::new(source),
+            rows: 1,
+            lost: 0,
+            error: None,
+            clock_error_ns: 0,
+        };
+        run.add(at, read);
+    }
+}
+
+#[test]
+fn an_event_that_may_have_come_between_two_readings_is_no_phantom() {
+    let mut undrained = Run::healthy();
+    extra_effect(&mut undrained, "late", "o-late");
+    undrained.had_no_drain();
+    undrained.is_inconclusive(events(), "the run was not drained");
+    for order in [
+        ["placed", "published", "notified"],
+        ["placed", "notified", "published"],
+        ["published", "notified", "placed"],
+    ] {
+        let mut run = undrained.clone();
+        were_read(&mut run, order);
+        run.is_inconclusive(events(), "the run was not drained");
+    }
+    were_read(&mut undrained, ["notified", "published", "placed"]);
+    undrained.fails(
+        events(),
+        "1 effect of events that were never committed: late",
+    );
+}
+
 #[test]
 fn an_event_applied_twice_fails_even_when_evidence_was_lost() {
     let mut run = Run::healthy();
