@@ -390,6 +390,38 @@ fn an_effect_of_nothing_is_a_phantom_unless_it_may_have_been_committed() {
 }
 
 #[test]
+fn an_unknown_operation_has_effects_only_together_with_its_event() {
+    let operations = |source: &str| {
+        let mut run = Run::healthy();
+        extra_effect(&mut run, "half", "o-half");
+        let mut unknown = run.evidence.committed[0].clone();
+        unknown.source = SourceName::new("published");
+        (unknown.id, unknown.key) = ("k-half".into(), "o-half".into());
+        run.evidence.committed.push(unknown);
+        for it in &mut run.plan.system.evidence {
+            if it.name.as_str() == "published" || it.name.as_str() == source {
+                it.fetch = Fetch::Operations {
+                    operation: op(),
+                    outcomes: vec![OutcomeClass::Unknown],
+                };
+            }
+        }
+        run
+    };
+    let says = "1 effect of events that were never committed: half, 1 of them by operations of \
+                unknown outcome, which happened by half";
+    let mut run = operations("published");
+    run.fails(events(), says);
+    // All of it happened.
+    let mut event = run.evidence.committed[0].clone();
+    (event.id, event.key) = ("half".into(), "o-half".into());
+    run.evidence.committed.push(event);
+    run.passes(events());
+    // What clients were told is no word on what is stored.
+    operations("placed").passes(events());
+}
+
+#[test]
 fn a_phantom_proves_nothing_when_commits_were_lost() {
     let mut run = Run::healthy();
     extra_effect(&mut run, "ghost", "o-ghost");
@@ -505,6 +537,30 @@ fn versions_of_a_key_never_fall() {
         events(),
         "notifications applied versions of o5 out of order",
     );
+}
+
+#[test]
+fn two_events_of_a_key_do_not_share_a_version() {
+    let mut run = Run::healthy();
+    let again = |run: &mut Run, event: &str| {
+        let mut effect = run.evidence.effects[5].clone();
+        effect.event = event.into();
+        effect.at_ns = effect.at_ns.map(|at| at + MS);
+        run.evidence.effects.push(effect);
+    };
+    let mut committed = run.evidence.committed[5].clone();
+    committed.id = "e5-b".into();
+    run.evidence.committed.push(committed);
+    again(&mut run, "e5-b");
+    run.fails(
+        events(),
+        "notifications applied two events of o5 as version 1",
+    );
+    // One event twice is no matter of its version.
+    let mut run = Run::healthy();
+    again(&mut run, "e5");
+    let verdict = run.fails(events(), "1 event applied more than once: e5");
+    assert!(!verdict.why.contains("version"), "{}", verdict.why);
 }
 
 #[test]
