@@ -474,6 +474,17 @@ fn recovery_needs_load_long_enough_and_operations_enough() {
     run.is_inconclusive(recovers(), "p90 needs 50");
 }
 
+#[test]
+fn without_an_answer_in_the_baseline_there_is_nothing_to_recover_to() {
+    let mut run = Run::healthy();
+    for it in run.operations_in(BASELINE, ON) {
+        it.outcome = OutcomeClass::Refused;
+    }
+    let says = "`place-order` was never answered in the baseline";
+    let verdict = run.is_inconclusive(recovers(), says);
+    assert!(verdict.help.is_some_and(|help| help.contains("baseline")));
+}
+
 fn exited(signal: Option<i32>, code: Option<i32>, by_us: bool) -> Event {
     Event::ServiceExited {
         service: ServiceName::new("orders"),
