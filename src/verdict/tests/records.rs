@@ -213,6 +213,33 @@ fn a_step_done_after_its_undo_and_an_undo_past_the_pivot_fail() {
 }
 
 #[test]
+fn a_step_is_undone_after_what_was_built_on_it() {
+    // Reserved, charged, released, and only then refunded.
+    let released_first = || {
+        let mut run = Run::healthy();
+        let saga = compensate(&mut run, 1200);
+        for line in &mut saga.steps[4..6] {
+            line.at_ns += 10 * MS;
+        }
+        run
+    };
+    let verdict = released_first().fails(
+        sagas(0),
+        "1 saga undid a step before what was built on it: o1200",
+    );
+    let text = "`reserve` was undone before `charge`, which had begun after it";
+    assert_eq!(verdict.findings[0].text, text);
+    // Side by side, neither was built on the other.
+    let mut run = released_first();
+    run.evidence.sagas[1200].steps[1].at_ns += 2 * MS;
+    run.passes(sagas(0));
+    // Where nothing was charged, nothing was built.
+    let mut run = released_first();
+    run.evidence.sagas[1200].steps[3].phase = StepPhase::Failed;
+    run.passes(sagas(0));
+}
+
+#[test]
 fn what_the_client_was_told_must_be_true() {
     let mut run = Run::healthy();
     compensate(&mut run, 1200);
