@@ -434,7 +434,7 @@ impl<'a> Context<'a> {
         })
     }
 
-    /// Whether the last reading of a source came before that of another: one is read after the other.
+    /// Whether the last reading of a source came before that of another: readings do not overlap.
     pub(crate) fn read_before(&self, first: &SourceName, then: &SourceName) -> bool {
         let events = &self.evidence.events;
         let read = |name: &SourceName| {

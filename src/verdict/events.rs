@@ -3,13 +3,14 @@
 //! Per consumer, with C committed events that match its patterns, U those that may have been
 //! committed, E effects, V deliveries and Q dead letters:
 //! - *lost* = C ∖ (E ∪ Q); *phantom* = E ∖ (C ∪ U); *applied twice* = {x : E(x) > 1};
-//! - *unknown is atomic*: where U lists operations and C is what a service stored, C decides: an effect
-//!   of U without its event is half of an operation, and a phantom;
+//! - *unknown is atomic*: where U lists operations and C is what a service stored, C decides: an
+//!   effect of U without its event is half of an operation, and a phantom;
 //! - *dead letters*: within budget, Q ∩ E = ∅; *order*: versions of a key strictly rise in E;
 //! - duplicate deliveries are legal, and counted.
 //!
-//! What is still missing when a drain ran out of time is a failure of this property. A phantom is one
-//! without a drain only where effects were read before commits, or its event may have come between.
+//! What is still missing when a drain ran out of time is a failure of this property. A phantom is
+//! one without a drain only where effects were read before commits, or its event may have come
+//! between.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -111,8 +112,8 @@ fn is_operations(context: &Context<'_>, name: &SourceName) -> bool {
     source.is_some_and(|it| matches!(it.fetch, Fetch::Operations { .. }))
 }
 
-/// Why an event that a source of effects knows may have been committed after the committed ones were
-/// read.
+/// Why an event that a source of effects knows may have been committed after the committed ones
+/// were read.
 fn may_come_between(context: &Context<'_>, property: &Events, effects: &SourceName) -> Option<Gap> {
     let undrained = context.drain_gap()?;
     let committing = [Some(&property.committed), property.unknown.as_ref()];
@@ -246,8 +247,8 @@ impl<'a> Consumer<'a> {
         self.judge_order(sums);
     }
 
-    /// Versions of a key rise from event to event, in order of the effects' own times. The same event
-    /// again is applied twice, which is another matter.
+    /// Versions of a key rise from event to event, in order of the effects' own times. The same
+    /// event again is applied twice, which is another matter.
     fn judge_order(&self, sums: &mut Sums<'a>) {
         let timed = self.all.iter().filter_map(|it| Some((it.at_ns?, *it)));
         let mut timed: Vec<(u64, &Effect)> = timed.collect();

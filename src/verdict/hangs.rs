@@ -5,8 +5,8 @@
 //! second quarter held, and at least ten more: a system that queues for ever shows that before any
 //! single operation is too old.
 //!
-//! Where the generator fell behind its schedule, the waiting before the sending is not the system's:
-//! an operation is then timed from its sending, and in-flight is not judged.
+//! Where the generator fell behind its schedule, the waiting before the sending is not the
+//! system's: an operation is then timed from its sending, and in-flight is not judged.
 
 use crate::evidence::Operation;
 use crate::plan::property::Hangs;

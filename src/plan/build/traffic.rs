@@ -39,8 +39,8 @@ pub(super) fn journeys_between(load: &LoadPlan, from: Duration, to: Duration) ->
     }
 }
 
-/// Whether the offered load is the same at all times between two instants of it. A closed model offers
-/// as much as the system takes, which no plan knows.
+/// Whether the offered load is the same at all times between two instants of it. A closed model
+/// offers as much as the system takes, which no plan knows.
 pub(super) fn is_constant(load: &LoadPlan, from: Duration, to: Duration) -> bool {
     let LoadModel::Open(arrivals) = &load.model else {
         return true;

@@ -1,7 +1,8 @@
 //! Over which link a write came twice: where a key that was written too often was asked for.
 //!
-//! The requests that an operation causes carry its trace. When more than one of them, with one method
-//! and path, entered a link to the ledger's service, that link is where the repetition came in.
+//! The requests that an operation causes carry its trace. When more than one of them, with one
+//! method and path, entered a link to the ledger's service, that link is where the repetition came
+//! in.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -50,7 +50,8 @@ pub(super) fn judge(
         case.advise("make every try of the write carry the same idempotency key, and honour it");
         let again = asked::again(context, name, first.0);
         case.violated(format!(
-            "{} written more than once in {name}, which no work in flight explains: `{}` {n} times{}",
+            "{} written more than once in {name}, which no work in flight explains: `{}` {n} \
+             times{}",
             text::count(twice.len() as u64, "key"),
             first.0,
             asked::told(again)
