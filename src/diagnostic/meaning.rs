@@ -433,6 +433,14 @@ pub fn too_short(span: Span, what: &str, has: &str, needs: &str) -> Diagnostic {
         .help("make it last longer, or ask for less")
 }
 
+/// A comparison with the baseline, while the offered load is another one.
+#[must_use]
+pub fn load_changes(span: Span) -> Diagnostic {
+    let title = "the arrivals change between the baseline and the end of what is compared with it";
+    Diagnostic::error("scenario::load-changes", span, title)
+        .help("make `warm-up:` as long as the ramp, or let `arrivals:` be constant")
+}
+
 /// An evidence source of another kind.
 #[must_use]
 pub fn wrong_records(span: Span, source: &str, is: &str, needs: &str) -> Diagnostic {

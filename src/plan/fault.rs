@@ -101,7 +101,7 @@ pub enum LinkEffect {
     Blackhole,
     /// Bytes per second, per connection.
     Bandwidth {
-        /// Bytes per second.
+        /// Bytes per second, in whole thousands.
         bytes_per_s: u64,
     },
     /// A close is passed on late.

@@ -11,6 +11,9 @@ use super::names::*;
 use super::quantity::duration_serde;
 use super::template::Template;
 
+/// Users that a worker holds at most; each costs memory and a connection.
+pub const USERS_MAX: u32 = 2_000;
+
 /// The load of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

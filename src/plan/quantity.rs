@@ -129,6 +129,25 @@ pub fn parse_byte_rate(text: &str) -> Result<u64, QuantityError> {
     }
 }
 
+/// Reads `100KB/s` as the rate of a proxy, which counts in whole thousands; bytes per second.
+pub fn parse_bandwidth(text: &str) -> Result<u64, QuantityError> {
+    let bytes = parse_byte_rate(text)?;
+    let below = bytes / 1000;
+    match (below, bytes % 1000) {
+        (0, 0) => Err(QuantityError(
+            "nothing would get through; write `inject: stall`".into(),
+        )),
+        (_, 0) => Ok(bytes),
+        (0, _) => Err(QuantityError(
+            "the least is 1 KB/s; write `1KB/s` or more".into(),
+        )),
+        _ => Err(QuantityError(format!(
+            "it is no whole number of KB/s; write `{below}KB/s` or `{}KB/s`",
+            below + 1
+        ))),
+    }
+}
+
 /// serde for a [`Duration`] written as text (`2500ms`).
 pub mod duration_serde {
     use super::*;
@@ -193,6 +212,19 @@ mod tests {
         assert!(parse_rate("40").unwrap_err().0.contains("`40/s`"));
         assert!(parse_share("0.5").unwrap_err().0.contains("`50%`"));
         assert!(parse_size("10").unwrap_err().0.contains("`10B`"));
+    }
+
+    #[test]
+    fn a_bandwidth_is_a_whole_number_of_thousands() {
+        assert_eq!(parse_bandwidth("1KB/s"), Ok(1000));
+        assert_eq!(parse_bandwidth("1.5MB/s"), Ok(1_500_000));
+        assert_eq!(parse_bandwidth("125KiB/s"), Ok(128_000));
+        let refused = |text: &str| parse_bandwidth(text).unwrap_err().0;
+        assert!(refused("0B/s").contains("`inject: stall`"));
+        assert!(refused("500B/s").contains("`1KB/s` or more"));
+        assert!(refused("1500B/s").contains("`1KB/s` or `2KB/s`"));
+        assert!(refused("64KiB/s").contains("`65KB/s` or `66KB/s`"));
+        assert!(refused("100KB").contains("`100KB/s`"));
     }
 
     #[test]

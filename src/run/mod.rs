@@ -181,6 +181,7 @@ async fn phases(
     stage.stop_watching_links(LAST_CALLS_WITHIN).await;
     let mut readers = pollers.join_all().await;
     readers.extend(at_end);
+    readers.sort_by_key(Reader::turn);
     journal.flush();
     for reader in readers {
         reader.finish(&context).await;

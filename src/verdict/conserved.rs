@@ -8,6 +8,7 @@
 //! What no resolution explains fails without rest too: see [`once`] (a key written twice) and
 //! [`floor`] (a running sum that fell below `never-below`).
 
+mod asked;
 mod floor;
 mod once;
 
@@ -54,7 +55,7 @@ pub(crate) fn check(context: &Context<'_>, property: &Conserved) -> Case {
     if moving.is_some() {
         once::judge(context, &mut case, property, &ours, &theirs);
     }
-    compare(&mut case, property, &ours, &theirs, moving.is_none());
+    compare(context, &mut case, property, &ours, &theirs);
     blame(context, &mut case, property);
     case
 }
@@ -73,14 +74,15 @@ fn ledger<'a>(context: &'a Context<'_>, name: &SourceName) -> Ledger<'a> {
     sums
 }
 
-/// Where they differ: a violation `at_rest`, else only what was seen so far.
+/// Where they differ: a violation at rest, else only what was seen so far.
 fn compare(
+    context: &Context<'_>,
     case: &mut Case,
     property: &Conserved,
     ours: &Ledger<'_>,
     theirs: &Ledger<'_>,
-    at_rest: bool,
 ) {
+    let at_rest = context.drain_gap().is_none();
     let (left, right) = (&property.left, &property.right);
     let keys: BTreeSet<&Key<'_>> = ours.keys().chain(theirs.keys()).collect();
     let different: Vec<&Key<'_>> = keys
@@ -97,15 +99,21 @@ fn compare(
         return;
     };
     let (pattern, help) = pattern(&different, ours, theirs, property);
+    let again = doubled(first, ours, theirs, property)
+        .and_then(|ledger| asked::again(context, ledger, first.0));
     let told = format!(
-        "{} of {} differ{pattern}: `{}` has {left} {} and {right} {} {}; {totals}",
+        "{} of {} differ{pattern}: `{}` has {left} {} and {right} {} {}{}; {totals}",
         different.len(),
         text::count(keys.len() as u64, "key"),
         first.0,
         of(ours, first),
         of(theirs, first),
-        first.1
+        first.1,
+        asked::told(again)
     );
+    if let Some((link, _)) = again {
+        case.blame(link.to_string());
+    }
     let status = if at_rest {
         case.violated(told);
         Status::Fail
@@ -141,7 +149,8 @@ fn pattern(
             .filter(|key| holds(of(ours, key), of(theirs, key)))
             .count()
     };
-    let doubled = count(&|a, b| b != 0 && a == 2 * b || a != 0 && b == 2 * a);
+    let twice = |key: &&&Key<'_>| doubled(key, ours, theirs, property).is_some();
+    let doubled = different.iter().filter(twice).count();
     let kept = count(&|a, b| a != 0 && b == 0);
     let missing = count(&|a, b| a == 0 && b != 0);
     let most = different.len().div_ceil(2);
@@ -162,6 +171,20 @@ fn pattern(
         )
     } else {
         (String::new(), None)
+    }
+}
+
+/// The ledger that holds exactly twice what the other one does.
+fn doubled<'a>(
+    key: &Key<'_>,
+    ours: &Ledger<'_>,
+    theirs: &Ledger<'_>,
+    property: &'a Conserved,
+) -> Option<&'a SourceName> {
+    match (of(ours, key), of(theirs, key)) {
+        (a, b) if b != 0 && a == 2 * b => Some(&property.left),
+        (a, b) if a != 0 && b == 2 * a => Some(&property.right),
+        _ => None,
     }
 }
 

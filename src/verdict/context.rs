@@ -11,7 +11,7 @@ use crate::evidence::events::{Bite, LoadSummary};
 use crate::evidence::{
     Call, Event, Evidence, OPERATIONS, Operation, Phase, REQUEST_LOG, StopReason,
 };
-use crate::plan::load::OutcomeClass;
+use crate::plan::load::{OutcomeClass, USERS_MAX};
 use crate::plan::{
     FaultEffect, FaultName, FaultPlan, LinkName, OperationName, Plan, ServiceName, SourceName,
     Window,
@@ -292,9 +292,9 @@ impl<'a> Context<'a> {
         })
     }
 
-    /// The generator kept up with its schedule, as far as latencies and rates go: blocks when not.
-    /// The lag may be a tenth of `limit_ns`, the smallest time that the property tells apart.
-    pub(crate) fn expect_generator(&self, case: &mut Case, limit_ns: u64) {
+    /// The worker accounts for every ticket of the load: blocks when not, as nobody knows then what
+    /// the operations on record are a part of.
+    pub(crate) fn expect_account(&self, case: &mut Case) {
         let Some(load) = self.load else {
             case.blocked(Gap::new(
                 "the load worker gave no account of the load",
@@ -302,19 +302,49 @@ impl<'a> Context<'a> {
             ));
             return;
         };
-        self.expect_no_drops(case, true);
-        let bound_ns = (limit_ns / 10).max(5_000_000);
-        let lag_ns = load.send_lag_p99_us.saturating_mul(1000);
-        if lag_ns > bound_ns {
+        let LoadSummary {
+            issued,
+            completed,
+            failed,
+            dropped,
+            ..
+        } = *load;
+        if issued != completed + failed + dropped {
             case.blocked(Gap::new(
+                format!(
+                    "the load does not add up: {} issued, but {completed} completed + {failed} \
+                     failed + {dropped} dropped",
+                    text::count(issued, "ticket")
+                ),
+                "run it again at a lower rate, or on a machine with room to spare",
+            ));
+        }
+    }
+
+    /// The generator kept up with its schedule, as far as latencies and rates go: blocks when not.
+    /// The lag may be a tenth of `limit_ns`, the smallest time that the property tells apart.
+    pub(crate) fn expect_generator(&self, case: &mut Case, limit_ns: u64) {
+        self.expect_account(case);
+        self.expect_no_drops(case, true);
+        if let Some(gap) = self.lag_gap(limit_ns) {
+            case.blocked(gap);
+        }
+    }
+
+    /// The generator sent later than a tenth of `limit_ns` allows.
+    pub(crate) fn lag_gap(&self, limit_ns: u64) -> Option<Gap> {
+        let bound_ns = (limit_ns / 10).max(5_000_000);
+        let lag_ns = self.load?.send_lag_p99_us.saturating_mul(1000);
+        (lag_ns > bound_ns).then(|| {
+            Gap::new(
                 format!(
                     "the load generator fell behind its schedule: send-lag p99 {}, bound {}",
                     text::span(lag_ns),
                     text::span(bound_ns)
                 ),
                 "lower `arrivals:` or give the machine more cores",
-            ));
-        }
+            )
+        })
     }
 
     /// No ticket was dropped.
@@ -325,7 +355,14 @@ impl<'a> Context<'a> {
         }
         let gap = Gap::new(
             format!("{} found no free user", text::count(dropped, "ticket")),
-            format!("raise `load: users-max` above {}", self.plan.load.users_max),
+            // Users are planned for every request to take as long as it may, up to the most.
+            match self.plan.load.users_max {
+                users @ USERS_MAX.. => format!(
+                    "lower `arrivals:`, or shorten `timeout:` under `load:`, so that {users} users \
+                     are enough"
+                ),
+                _ => "lower `arrivals:` or give the machine more cores".into(),
+            },
         );
         if blocks {
             case.blocked(gap);
@@ -395,6 +432,17 @@ impl<'a> Context<'a> {
                 format!("read it more often (`every:`), or enlarge the ring behind `{name}`"),
             )
         })
+    }
+
+    /// Whether the last reading of a source came before that of another: readings do not overlap.
+    pub(crate) fn read_before(&self, first: &SourceName, then: &SourceName) -> bool {
+        let events = &self.evidence.events;
+        let read = |name: &SourceName| {
+            events.iter().position(
+                |it| matches!(&it.event, Event::SourceRead { source, .. } if source == name),
+            )
+        };
+        matches!((read(first), read(then)), (Some(first), Some(then)) if first < then)
     }
 
     /// What is known to be missing of a witness of the run itself (the request log, the operations).

@@ -17,6 +17,7 @@ use super::text;
 
 pub(crate) fn check(context: &Context<'_>, property: &Errors) -> Case {
     let mut case = context.case_in(&property.window, "operations");
+    context.expect_account(&mut case);
     context.expect_no_drops(&mut case, false);
     let operations = context.operations(&property.window, Some(&property.operation));
     let n = operations.len() as u64;

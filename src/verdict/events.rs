@@ -3,16 +3,21 @@
 //! Per consumer, with C committed events that match its patterns, U those that may have been
 //! committed, E effects, V deliveries and Q dead letters:
 //! - *lost* = C ∖ (E ∪ Q); *phantom* = E ∖ (C ∪ U); *applied twice* = {x : E(x) > 1};
-//! - *dead letters*: within budget, Q ∩ E = ∅; *order*: versions of a key never fall in E;
+//! - *unknown is atomic*: where U lists operations and C is what a service stored, C decides: an
+//!   effect of U without its event is half of an operation, and a phantom;
+//! - *dead letters*: within budget, Q ∩ E = ∅; *order*: versions of a key strictly rise in E;
 //! - duplicate deliveries are legal, and counted.
 //!
-//! What is still missing when a drain ran out of time is a failure of this property.
+//! What is still missing when a drain ran out of time is a failure of this property. A phantom is
+//! one without a drain only where effects were read before commits, or its event may have come
+//! between.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::evidence::{Effect, EventRecord};
 use crate::plan::property::{ConsumerEvidence, Events};
-use crate::plan::{ConsumerName, Fetch};
+use crate::plan::{ConsumerName, Fetch, SourceName};
 
 use super::Status;
 use super::case::{Case, Gap};
@@ -52,6 +57,8 @@ struct Committed<'a> {
     by_id: BTreeMap<&'a str, &'a EventRecord>,
     clashes: Vec<&'a EventRecord>,
     unknown: HashSet<&'a str>,
+    /// Whether an unknown operation that happened has its event among those of `by_id`.
+    decides: bool,
     lost: Option<Gap>,
     unknown_lost: Option<Gap>,
 }
@@ -71,10 +78,13 @@ impl<'a> Committed<'a> {
                 unknown.extend([it.id.as_str(), it.key.as_str()]);
             }
         }
+        let told_by_load = property.unknown.as_ref();
+        let told_by_load = told_by_load.is_some_and(|name| is_operations(context, name));
         Self {
             by_id,
             clashes,
             unknown,
+            decides: told_by_load && !is_operations(context, &property.committed),
             lost: context.source_gap(&property.committed),
             unknown_lost: property
                 .unknown
@@ -84,17 +94,39 @@ impl<'a> Committed<'a> {
         }
     }
 
+    /// Whether the event of an effect was committed, or may have been.
     fn knows(&self, effect: &Effect) -> bool {
+        self.by_id.contains_key(effect.event.as_str()) || (!self.decides && self.is_unknown(effect))
+    }
+
+    /// Whether it is of an event that may have been committed.
+    fn is_unknown(&self, effect: &Effect) -> bool {
         let key = effect.key.as_deref();
-        self.by_id.contains_key(effect.event.as_str())
-            || self.unknown.contains(effect.event.as_str())
+        self.unknown.contains(effect.event.as_str())
             || key.is_some_and(|key| self.unknown.contains(key))
     }
 }
 
-fn is_operations(context: &Context<'_>, name: &crate::plan::SourceName) -> bool {
+fn is_operations(context: &Context<'_>, name: &SourceName) -> bool {
     let source = context.plan.source(name);
     source.is_some_and(|it| matches!(it.fetch, Fetch::Operations { .. }))
+}
+
+/// Why an event that a source of effects knows may have been committed after the committed ones
+/// were read.
+fn may_come_between(context: &Context<'_>, property: &Events, effects: &SourceName) -> Option<Gap> {
+    let undrained = context.drain_gap()?;
+    let committing = [Some(&property.committed), property.unknown.as_ref()];
+    // The load is over when sources are read.
+    let mut committing = committing
+        .into_iter()
+        .flatten()
+        .filter(|name| !is_operations(context, name));
+    let early = committing.find(|name| !context.read_before(effects, name))?;
+    Some(Gap::new(
+        format!("`{early}` was not read after `{effects}`, and events may have come in between"),
+        undrained.help,
+    ))
 }
 
 /// What all consumers came to.
@@ -103,10 +135,15 @@ struct Sums<'a> {
     lost: Vec<(&'a ConsumerName, &'a EventRecord)>,
     lost_gap: Option<Gap>,
     phantom: Vec<(&'a ConsumerName, &'a str)>,
+    phantom_gap: Option<Gap>,
+    /// Phantoms of operations whose outcome is unknown.
+    halves: u64,
     twice: Vec<(&'a ConsumerName, &'a str)>,
     dead: BTreeSet<&'a str>,
     dead_and_applied: Vec<&'a str>,
     backwards: Vec<(&'a ConsumerName, &'a str)>,
+    /// Two events of a key with one version.
+    repeated: Vec<(&'a ConsumerName, &'a str, u64)>,
     applied: u64,
     redelivered: u64,
     unique_tables: BTreeSet<&'a str>,
@@ -123,6 +160,7 @@ struct Consumer<'a> {
     deliveries: HashMap<&'a str, u64>,
     dead: BTreeSet<&'a str>,
     lost: Option<Gap>,
+    between: Option<Gap>,
     is_table: bool,
     service: Option<String>,
 }
@@ -159,6 +197,7 @@ impl<'a> Consumer<'a> {
             deliveries,
             dead: dead.map(|it| it.event.as_str()).collect(),
             lost: context.source_gap(&plan.effects),
+            between: may_come_between(context, property, &plan.effects),
             is_table: context.plan.source(&plan.effects).is_some_and(is_sql),
             service: context
                 .plan
@@ -188,6 +227,8 @@ impl<'a> Consumer<'a> {
         for it in &self.all {
             if !committed.knows(it) {
                 sums.phantom.push((self.name, &it.event));
+                sums.halves += u64::from(committed.is_unknown(it));
+                sums.phantom_gap = sums.phantom_gap.take().or_else(|| self.between.clone());
             }
         }
         let twice = self.effects.iter().filter(|(_, n)| **n > 1);
@@ -206,21 +247,26 @@ impl<'a> Consumer<'a> {
         self.judge_order(sums);
     }
 
-    /// Versions of a key never fall, in order of the effects' own times.
+    /// Versions of a key rise from event to event, in order of the effects' own times. The same
+    /// event again is applied twice, which is another matter.
     fn judge_order(&self, sums: &mut Sums<'a>) {
         let timed = self.all.iter().filter_map(|it| Some((it.at_ns?, *it)));
         let mut timed: Vec<(u64, &Effect)> = timed.collect();
         timed.sort_by_key(|(at, it)| (*at, it.version));
-        let mut last: HashMap<&str, u64> = HashMap::new();
+        let mut last: HashMap<&str, (u64, &str)> = HashMap::new();
         for (_, it) in timed {
             let (Some(key), Some(version)) = (it.key.as_deref(), it.version) else {
                 continue;
             };
-            let seen = last.entry(key).or_insert(version);
-            if version < *seen {
-                sums.backwards.push((self.name, key));
+            let (highest, event) = last.entry(key).or_insert((version, &it.event));
+            match version.cmp(highest) {
+                Ordering::Less => sums.backwards.push((self.name, key)),
+                Ordering::Equal if *event != it.event => {
+                    sums.repeated.push((self.name, key, version));
+                }
+                Ordering::Equal => {}
+                Ordering::Greater => (*highest, *event) = (version, it.event.as_str()),
             }
-            *seen = version.max(*seen);
         }
     }
 }
@@ -262,11 +308,18 @@ fn judge_sums(
     }
     if sums.phantom.len() as u64 > property.phantom {
         let gap = committed.lost.as_ref().or(committed.unknown_lost.as_ref());
-        let told = format!(
+        let gap = gap.or(sums.phantom_gap.as_ref());
+        let mut told = format!(
             "{} of events that were never committed: {}",
             text::count(sums.phantom.len() as u64, "effect"),
             text::some_of(sums.phantom.iter().map(|(_, id)| *id))
         );
+        if sums.halves > 0 {
+            told.push_str(&format!(
+                ", {} of them by operations of unknown outcome, which happened by half",
+                sums.halves
+            ));
+        }
         case.violated_by_absence(told, gap);
     }
     if sums.twice.len() as u64 > property.applied_twice {
@@ -298,6 +351,11 @@ fn judge_sums(
     }
     if let Some((consumer, key)) = sums.backwards.first() {
         case.violated(format!("{consumer} applied versions of {key} out of order"));
+    }
+    if let Some((consumer, key, version)) = sums.repeated.first() {
+        case.violated(format!(
+            "{consumer} applied two events of {key} as version {version}"
+        ));
     }
     for culprit in &sums.culprits {
         case.blame(culprit);

@@ -4,6 +4,9 @@
 //! In-flight grows when the last quarter of the window holds, on average, more than twice what the
 //! second quarter held, and at least ten more: a system that queues for ever shows that before any
 //! single operation is too old.
+//!
+//! Where the generator fell behind its schedule, the waiting before the sending is not the
+//! system's: an operation is then timed from its sending, and in-flight is not judged.
 
 use crate::evidence::Operation;
 use crate::plan::property::Hangs;
@@ -18,11 +21,18 @@ const OPERATIONS_MIN: usize = 10;
 
 pub(crate) fn check(context: &Context<'_>, property: &Hangs) -> Case {
     let mut case = context.case_in(&property.window, "operations");
+    context.expect_account(&mut case);
     context.expect_no_drops(&mut case, false);
     let operations = context.operations(&property.window, property.operation.as_ref());
     case.n = operations.len() as u64;
     let window = window_name(&property.window);
     let limit = property.longer_than.as_nanos() as u64;
+    let lag = context.lag_gap(limit);
+    case.missing_all(lag.clone());
+    let lasted = |it: &Operation| match lag {
+        Some(_) => it.ended_ns.saturating_sub(it.sent_ns),
+        None => it.latency_ns(),
+    };
     if operations.len() < OPERATIONS_MIN {
         case.missing(Gap::new(
             format!(
@@ -32,11 +42,7 @@ pub(crate) fn check(context: &Context<'_>, property: &Hangs) -> Case {
             "raise `arrivals:` or lengthen the window",
         ));
     }
-    let longest = operations
-        .iter()
-        .map(|it| it.latency_ns())
-        .max()
-        .unwrap_or(0);
+    let longest = operations.iter().map(|it| lasted(it)).max().unwrap_or(0);
     case.value = Some(text::span(longest));
     case.limit = Some(text::span(limit));
     case.margin = Some(text::signed_span(i128::from(limit) - i128::from(longest)));
@@ -46,10 +52,7 @@ pub(crate) fn check(context: &Context<'_>, property: &Hangs) -> Case {
         text::span(longest),
         text::span(limit)
     );
-    let hung: Vec<&&Operation> = operations
-        .iter()
-        .filter(|it| it.latency_ns() > limit)
-        .collect();
+    let hung: Vec<&&Operation> = operations.iter().filter(|it| lasted(it) > limit).collect();
     if let Some(first) = hung.first() {
         let origin = case.window.as_ref().map_or(0, |window| window.from_ns);
         case.violated(format!(
@@ -62,10 +65,11 @@ pub(crate) fn check(context: &Context<'_>, property: &Hangs) -> Case {
         ));
     }
     for it in &hung {
-        let text = format!("`{}` took {}", it.op, text::span(it.latency_ns()));
+        let text = format!("`{}` took {}", it.op, text::span(lasted(it)));
         case.find(Status::Fail, Some(it.intended_ns), &it.key, text);
     }
-    for span in context.spans(&property.window) {
+    let spans = context.spans(&property.window);
+    for span in spans.into_iter().filter(|_| lag.is_none()) {
         if let Some((before, after)) = growth(&operations, span) {
             case.violated(format!(
                 "operations in flight grew {window}, from {before:.0} to {after:.0}"

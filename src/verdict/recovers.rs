@@ -3,7 +3,8 @@
 //! The band is the given share of the baseline, for latency at least +50 ms. With an open schedule
 //! goodput is compared per offered operation, so that the noise of arrivals is none of the
 //! system's; else as a rate. Never recovered by the bound is a failure, never "infinite". Told as
-//! well: time to detect and damage ∫(G₀ − G) dt.
+//! well: time to detect and damage ∫(G₀ − G) dt. Planning has seen to it that the offered load
+//! stays the same from the baseline on.
 
 use std::time::Duration;
 

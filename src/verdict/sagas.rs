@@ -4,7 +4,10 @@
 //!   undo; compensated ⇒ every step that may have had an effect is undone; none stuck.
 //! - *client agreement*: done ⇒ committed; accepted ⇒ exists and final; refused ⇒ compensated or
 //!   never started; unknown ⇒ either.
-//! - *no hanging action* (no step done after its undo), nothing undone past the pivot.
+//! - *no hanging action* (no step done after its undo), nothing undone past the pivot, and *order*:
+//!   a step is undone after what was built on it.
+//! - that an undo without its step, or a second one, changes nothing is not in a saga's log:
+//!   ledgers show it (`conserved`).
 //! - A saga that became final closer to the limit than its source's clock is known is neither late
 //!   nor in time.
 //! - exercised: at least `resumed-at-least` sagas have log lines of two epochs.

@@ -532,7 +532,7 @@ impl Run {
     pub(crate) fn tickets_were_dropped(&mut self) {
         self.change_events(|event| {
             if let Event::LoadFinished(load) = event {
-                load.dropped = 7;
+                (load.issued, load.dropped) = (7, 7);
             }
         });
     }

@@ -2,6 +2,7 @@
 
 mod algebra;
 mod conserved;
+mod events;
 mod faults;
 mod links;
 mod operations;

@@ -236,7 +236,7 @@ impl Builder<'_> {
             I::Stall => Effect::Link(LinkEffect::Stall),
             I::Blackhole => Effect::Link(LinkEffect::Blackhole),
             I::Bandwidth(rate) => Effect::Link(LinkEffect::Bandwidth {
-                bytes_per_s: self.byte_rate(rate),
+                bytes_per_s: self.bandwidth(rate),
             }),
             I::SlowClose(delay) => Effect::Link(LinkEffect::SlowClose {
                 delay: self.time(delay),

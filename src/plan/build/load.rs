@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::diagnostic::Span;
 use crate::diagnostic::meaning::{self, Noun};
-use crate::plan::load::{LoadModel, Segment, Until};
+use crate::plan::load::{LoadModel, Segment, USERS_MAX, Until};
 use crate::plan::{Arrivals, JourneyPlan, LoadPlan, StepPlan};
 use crate::scenario::scenario_file::{ArrivalsFile, LoadFile};
 use crate::scenario::text::{Short, Spanned, Text};
@@ -13,8 +13,6 @@ use super::Builder;
 
 /// Bound of one request when the scenario says none.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
-/// Users that a worker holds at most; each costs memory and a connection.
-const USERS_MAX: u32 = 2_000;
 /// The first poll of an `until` step comes after this, each further one after twice the pause.
 const POLL_FIRST: Duration = Duration::from_millis(250);
 const POLL_LAST: Duration = Duration::from_secs(1);

@@ -215,8 +215,8 @@ impl<'f> Builder<'f> {
         self.quantity(&size.0, "a size", quantity::parse_size)
     }
 
-    fn byte_rate(&mut self, rate: &ByteRate) -> u64 {
-        self.quantity(&rate.0, "a byte rate", quantity::parse_byte_rate)
+    fn bandwidth(&mut self, rate: &ByteRate) -> u64 {
+        self.quantity(&rate.0, "a bandwidth", quantity::parse_bandwidth)
     }
 
     /// `service.port`, both of which exist; `None` (and a mistake) otherwise.

@@ -12,7 +12,7 @@ use crate::scenario::property_file::{AtMostFile, BreakerExpectFile, RecoversFile
 use super::Builder;
 use super::expected::{count_text, quantile_n_min, quantile_text};
 use super::properties::Built;
-use super::traffic::{journeys_between, share_of};
+use super::traffic::{is_constant, journeys_between, share_of};
 use super::windows::operations_in;
 
 /// Demand that a breaker's suppression is measured on.
@@ -250,6 +250,10 @@ impl Builder<'_> {
         let within = self.time(&file.within);
         let hold = self.time_or(file.hold.as_ref(), HOLD_DEFAULT);
         self.check_load_after(file.within.0.span, fault, within + hold, plan);
+        let compared = (plan.phases.baseline_start, fault.end() + within + hold);
+        if !is_constant(&plan.load, compared.0, compared.1) {
+            self.mistake(meaning::load_changes(file.after.span));
+        }
         let goodput = file
             .goodput
             .as_ref()

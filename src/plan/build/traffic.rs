@@ -39,6 +39,29 @@ pub(super) fn journeys_between(load: &LoadPlan, from: Duration, to: Duration) ->
     }
 }
 
+/// Whether the offered load is the same at all times between two instants of it. A closed model
+/// offers as much as the system takes, which no plan knows.
+pub(super) fn is_constant(load: &LoadPlan, from: Duration, to: Duration) -> bool {
+    let LoadModel::Open(arrivals) = &load.model else {
+        return true;
+    };
+    let last = arrivals.segments.len().saturating_sub(1);
+    let mut start = Duration::ZERO;
+    let mut rates = Vec::new();
+    for (index, segment) in arrivals.segments.iter().enumerate() {
+        let end = start + segment.over;
+        if start < to && from < end {
+            rates.extend([segment.from_per_s, segment.to_per_s]);
+        }
+        // The last rate stays.
+        if index == last && end < to {
+            rates.push(segment.to_per_s);
+        }
+        start = end;
+    }
+    rates.windows(2).all(|pair| pair[0] == pair[1])
+}
+
 /// Arrivals in the first `part` seconds of a stretch whose rate changes linearly over `over`.
 fn area(from: f64, to: f64, over: f64, part: f64) -> f64 {
     if over <= 0.0 {
@@ -100,5 +123,31 @@ mod tests {
         assert_eq!(count(0, 10), 500.0);
         assert_eq!(count(0, 5), 125.0);
         assert_eq!(count(10, 20), 1000.0);
+    }
+
+    #[test]
+    fn a_load_is_constant_before_and_after_its_ramps_alone() {
+        let s = Duration::from_secs;
+        let steady = load(vec![segment(40.0, 40.0, 0)]);
+        assert!(is_constant(&steady, s(0), s(60)));
+        let ramp = load(vec![segment(0.0, 100.0, 10), segment(100.0, 100.0, 0)]);
+        assert!(!is_constant(&ramp, s(9), s(60)));
+        assert!(is_constant(&ramp, s(10), s(60)));
+        let later = load(vec![
+            segment(40.0, 40.0, 30),
+            segment(40.0, 80.0, 10),
+            segment(80.0, 80.0, 0),
+        ]);
+        assert!(is_constant(&later, s(5), s(30)));
+        assert!(!is_constant(&later, s(5), s(31)));
+        assert!(!is_constant(&later, s(5), s(60)));
+        assert!(is_constant(&later, s(40), s(60)));
+        // A jump is a ramp that takes no time.
+        let jump = load(vec![
+            segment(40.0, 40.0, 30),
+            segment(40.0, 80.0, 0),
+            segment(80.0, 80.0, 0),
+        ]);
+        assert!(!is_constant(&jump, s(5), s(60)));
     }
 }

@@ -61,6 +61,29 @@ impl Context {
     }
 }
 
+/// When a source has its turn at the end. While events are still being committed, one that comes in
+/// between two readings then shows in its source alone, and no effect is without its event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Turn {
+    /// What was made of events.
+    Effects,
+    /// What no other source is held against one by one.
+    Others,
+    /// The events themselves.
+    Commits,
+}
+
+impl Turn {
+    fn of(records: RecordKind) -> Self {
+        use RecordKind as R;
+        match records {
+            R::Effect | R::Delivery | R::DeadLetter | R::Version => Self::Effects,
+            R::Operation | R::Call | R::Transition | R::Saga | R::Entry | R::Sample => Self::Others,
+            R::Event => Self::Commits,
+        }
+    }
+}
+
 /// The sequence numbers of one ring in one incarnation. What it had forgotten before it was read
 /// leaves a gap; sources without numbers say 0 throughout and have none.
 #[derive(Default)]
@@ -128,6 +151,11 @@ impl Reader {
     /// Whether it is read during the run.
     pub(crate) fn is_polled(&self) -> bool {
         self.plan.every.is_some()
+    }
+
+    /// When it is read at the end.
+    pub(crate) fn turn(&self) -> Turn {
+        Turn::of(self.plan.records)
     }
 
     /// Reads it again and again until told to stop; failures in between are not failures of the
@@ -280,6 +308,34 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn effects_are_read_first_and_commits_last_whatever_the_order_of_the_file() {
+        let mut kinds = [
+            RecordKind::Event,
+            RecordKind::Saga,
+            RecordKind::Delivery,
+            RecordKind::Entry,
+            RecordKind::Effect,
+            RecordKind::DeadLetter,
+            RecordKind::Event,
+            RecordKind::Version,
+        ];
+        kinds.sort_by_key(|kind| Turn::of(*kind));
+        assert_eq!(
+            kinds,
+            [
+                RecordKind::Delivery,
+                RecordKind::Effect,
+                RecordKind::DeadLetter,
+                RecordKind::Version,
+                RecordKind::Saga,
+                RecordKind::Entry,
+                RecordKind::Event,
+                RecordKind::Event,
+            ]
+        );
+    }
 
     #[test]
     fn a_ring_lost_what_its_numbers_skip_and_nothing_without_numbers() {

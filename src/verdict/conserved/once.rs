@@ -21,7 +21,7 @@ use super::super::Status;
 use super::super::case::Case;
 use super::super::context::Context;
 use super::super::text;
-use super::{Key, Ledger, of, rows};
+use super::{Key, Ledger, asked, of, rows};
 
 /// Keys that agree, below which they teach nothing.
 const AGREEING_MIN: usize = 20;
@@ -48,11 +48,17 @@ pub(super) fn judge(
             continue;
         };
         case.advise("make every try of the write carry the same idempotency key, and honour it");
+        let again = asked::again(context, name, first.0);
         case.violated(format!(
-            "{} written more than once in {name}, which no work in flight explains: `{}` {n} times",
+            "{} written more than once in {name}, which no work in flight explains: `{}` {n} \
+             times{}",
             text::count(twice.len() as u64, "key"),
-            first.0
+            first.0,
+            asked::told(again)
         ));
+        if let Some((link, _)) = again {
+            case.blame(link.to_string());
+        }
         for (key, n) in twice {
             let text = format!("{n} times in {name}, an operation happens once at most");
             case.find(Status::Fail, None, key.0, text);

@@ -32,6 +32,7 @@ pub(super) fn faults(saga: &Saga, plan: &SagaPlan) -> Vec<LogFault> {
         hanging(step, &lines, &mut faults);
     }
     past_pivot(saga, plan, &mut faults);
+    undo_order(saga, plan, &mut faults);
     faults
 }
 
@@ -121,6 +122,40 @@ fn past_pivot(saga: &Saga, plan: &SagaPlan, faults: &mut Vec<LogFault>) {
             at_ns: Some(undone.at_ns),
             text: format!("`{}` was undone after `{pivot}`", undone.name),
         });
+    }
+}
+
+/// A step that was undone before a later one that was built on it, which is one that began when the
+/// step was done. What certainly did nothing may be undone at any time, or never.
+fn undo_order(saga: &Saga, plan: &SagaPlan, faults: &mut Vec<LogFault>) {
+    let first = |step: &str, phase: StepPhase| {
+        let lines = saga.steps.iter();
+        let lines = lines.filter(|line| line.phase == phase && step_of(plan, &line.name) == step);
+        lines.map(|line| line.at_ns).min()
+    };
+    let happened = |step: &str| {
+        let lines = saga.steps.iter();
+        let lines = lines.filter(|line| step_of(plan, &line.name) == step);
+        may_have_happened(&lines.collect::<Vec<_>>())
+    };
+    for (place, step) in plan.steps.iter().enumerate() {
+        let (Some(done), Some(undone)) =
+            (first(step, StepPhase::Done), first(step, StepPhase::Undone))
+        else {
+            continue;
+        };
+        let kept_on = |later: &&String| {
+            let built_on = first(later, StepPhase::Started).is_some_and(|began| done <= began);
+            let outlived = first(later, StepPhase::Undone).is_some_and(|at| undone < at);
+            built_on && outlived && happened(later)
+        };
+        if let Some(later) = plan.steps[place + 1..].iter().find(kept_on) {
+            faults.push(LogFault {
+                kind: "undid a step before what was built on it",
+                at_ns: Some(undone),
+                text: format!("`{step}` was undone before `{later}`, which had begun after it"),
+            });
+        }
     }
 }
 

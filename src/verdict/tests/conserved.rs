@@ -196,6 +196,37 @@ fn a_double_charge_fails_before_a_drain_too() {
 }
 
 #[test]
+fn a_double_charge_names_the_link_on_which_it_was_asked_for_twice() {
+    let mut run = charged_twice();
+    // The order service repeated the request, and the fault was elsewhere.
+    if let crate::plan::FaultEffect::Link { links, .. } = &mut run.plan.faults[0].effect {
+        *links = vec![crate::plan::LinkName::new("load", "orders")];
+    }
+    let at = run.evidence.operations[7].intended_ns;
+    let mut other = call(&psp(), at + 40 * MS, "t7");
+    other.path = "/refunds".into();
+    run.evidence.calls.push(other.clone());
+    other.method = "GET".into();
+    run.evidence.calls.extend([other.clone(), other]);
+    let verdict = run.fails(conserved(), "`o7` 2 times");
+    assert!(!verdict.why.contains("asked"), "{}", verdict.why);
+    assert_eq!(verdict.blames, ["psp", "orders", "load -> orders"]);
+    run.evidence.calls.push(call(&psp(), at + 50 * MS, "t7"));
+    let says = "`o7` 2 times; it was asked for 2 times on payments -> psp";
+    let verdict = run.fails(conserved(), says);
+    let blamed = ["payments -> psp", "psp", "orders", "load -> orders"];
+    assert_eq!(verdict.blames, blamed);
+    run.change_events(|event| {
+        if let crate::evidence::Event::DrainEnded { drained, left, .. } = event {
+            (*drained, *left) = (true, Default::default());
+        }
+    });
+    let says = "`o7` has charges 3980 and owed 1990 EUR-cent; it was asked for 2 times on \
+                payments -> psp; total";
+    run.fails(conserved(), says);
+}
+
+#[test]
 fn what_work_in_flight_may_explain_is_inconclusive_before_a_drain() {
     let undrained = |change: &dyn Fn(&mut Run)| {
         let mut run = charged_twice();

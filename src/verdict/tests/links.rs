@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::testing::*;
 use crate::evidence::{Event, REQUEST_LOG, SourceState};
 use crate::plan::property::*;
-use crate::plan::system::BreakerPlan;
+use crate::plan::system::{BreakerPlan, Protocol};
 use crate::plan::{FaultEffect, LinkEffect, SourceName, fault::Down};
 
 fn breaker(when: BreakerWhen, claims: bool) -> Property {
@@ -334,7 +334,38 @@ fn a_load_that_ends_too_early_leaves_the_closing_open() {
             *confirmed_ns = END - 3 * S;
         }
     });
-    run.is_inconclusive(closes(), "");
+    run.is_inconclusive(closes(), "the load ended before 6s were over");
+}
+
+#[test]
+fn too_little_demand_after_the_fault_says_nothing_of_a_closing() {
+    let mut run = Run::healthy();
+    claims(&mut run);
+    run.passes(closes());
+    let upstream = crate::plan::LinkName::new("orders", "payments");
+    let mut n = 0;
+    run.evidence.calls.retain(|it| {
+        let after = it.link == upstream && it.at_ns >= OFF;
+        n += u64::from(after);
+        !after || n.is_multiple_of(20)
+    });
+    let verdict = run.is_inconclusive(
+        closes(),
+        "too little demand on payments -> psp after the fault to tell",
+    );
+    assert!(verdict.help.is_some_and(|help| help.contains("recovery")));
+}
+
+#[test]
+fn requests_are_only_counted_on_links_that_are_read_as_http() {
+    let mut run = Run::healthy();
+    run.plan.system.links[2].protocol = Protocol::Tcp;
+    for property in [opens(), closes()] {
+        let says = "requests on `payments -> psp` are not counted";
+        let verdict = run.is_inconclusive(property, says);
+        let help = "declare `protocol: http` on `payments -> psp`";
+        assert_eq!(verdict.help.as_deref(), Some(help));
+    }
 }
 
 /// A caller of two callees: besides what it asks the provider, a journey of its own asks it for

@@ -231,7 +231,71 @@ fn dropped_tickets_keep_from_passing() {
     run.tickets_were_dropped();
     run.is_inconclusive(errors(0.01), "7 tickets found no free user");
     run.is_inconclusive(latency(0.99, 100), "7 tickets found no free user");
-    run.is_inconclusive(hangs(1000), "7 tickets found no free user");
+    let verdict = run.is_inconclusive(hangs(1000), "7 tickets found no free user");
+    let help = "lower `arrivals:` or give the machine more cores";
+    assert_eq!(verdict.help.as_deref(), Some(help));
+    run.plan.load.users_max = crate::plan::load::USERS_MAX;
+    let verdict = run.is_inconclusive(hangs(1000), "7 tickets found no free user");
+    let help =
+        "lower `arrivals:`, or shorten `timeout:` under `load:`, so that 2000 users are enough";
+    assert_eq!(verdict.help.as_deref(), Some(help));
+}
+
+fn all_of_the_load() -> [Property; 5] {
+    [
+        errors(0.01),
+        latency(0.99, 100),
+        goodput(0.9, GoodputOf::Offered),
+        hangs(1000),
+        recovers(),
+    ]
+}
+
+#[test]
+fn a_load_that_does_not_add_up_says_nothing_about_it() {
+    let mut run = Run::healthy();
+    let account = |run: &mut Run, issued| {
+        run.change_events(|event| {
+            if let Event::LoadFinished(load) = event {
+                (load.issued, load.completed, load.failed) = (issued, 2700, 90);
+            }
+        });
+    };
+    let says = "the load does not add up: 2800 tickets issued, but 2700 completed + 90 failed + 0 \
+                dropped";
+    for property in all_of_the_load() {
+        account(&mut run, 2790);
+        run.passes(property.clone());
+        account(&mut run, 2800);
+        run.is_inconclusive(property, says);
+    }
+    // Nor can it fail: what is missing may have gone well.
+    for it in run.operations_in(ON, OFF) {
+        time_out(it);
+    }
+    run.is_inconclusive(errors(0.01), says);
+}
+
+#[test]
+fn a_late_generator_does_not_make_operations_hang() {
+    let mut run = Run::healthy();
+    run.generator_was_late();
+    run.is_inconclusive(
+        hangs(1000),
+        "fell behind its schedule: send-lag p99 900ms, bound 100ms",
+    );
+    run.passes(hangs(10_000));
+    for it in run.operations_in(ON, OFF) {
+        (it.sent_ns, it.ended_ns) = (OFF + 2 * S, OFF + 2 * S + 20 * MS);
+    }
+    run.is_inconclusive(
+        hangs(1000),
+        "the longest of 800 operations during psp-silent took 20ms",
+    );
+    time_out(run.operations_in(ON + S, OFF).remove(0));
+    let it = run.operations_in(ON + S, OFF).remove(0);
+    it.sent_ns = it.intended_ns;
+    run.fails(hangs(1000), "1 of 800 operations lasted longer than 1s");
 }
 
 #[test]
@@ -410,6 +474,17 @@ fn recovery_needs_load_long_enough_and_operations_enough() {
     run.is_inconclusive(recovers(), "p90 needs 50");
 }
 
+#[test]
+fn without_an_answer_in_the_baseline_there_is_nothing_to_recover_to() {
+    let mut run = Run::healthy();
+    for it in run.operations_in(BASELINE, ON) {
+        it.outcome = OutcomeClass::Refused;
+    }
+    let says = "`place-order` was never answered in the baseline";
+    let verdict = run.is_inconclusive(recovers(), says);
+    assert!(verdict.help.is_some_and(|help| help.contains("baseline")));
+}
+
 fn exited(signal: Option<i32>, code: Option<i32>, by_us: bool) -> Event {
     Event::ServiceExited {
         service: ServiceName::new("orders"),
@@ -482,9 +557,11 @@ fn a_killed_coordinator_leaves_an_inconclusive_run() {
 }
 
 #[test]
-fn a_worker_without_an_account_proves_no_latency() {
+fn a_worker_without_an_account_proves_nothing_of_the_load() {
     let mut run = Run::healthy();
     let events = &mut run.evidence.events;
     events.retain(|it| !matches!(it.event, Event::LoadFinished(_)));
-    run.is_inconclusive(latency(0.99, 100), "no account of the load");
+    for property in all_of_the_load() {
+        run.is_inconclusive(property, "no account of the load");
+    }
 }

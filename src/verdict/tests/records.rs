@@ -1,6 +1,5 @@
-//! `sagas`, `events`, `catches-up`.
+//! `sagas`, `catches-up`.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::json;
@@ -9,8 +8,7 @@ use super::super::testing::*;
 use crate::evidence::*;
 use crate::plan::load::OutcomeClass;
 use crate::plan::property::*;
-use crate::plan::system::{DatabasePlan, Fetch};
-use crate::plan::{ConsumerName, DatabaseName, SagaName, SourceName, Template};
+use crate::plan::{SagaName, SourceName};
 
 fn sagas(resumed_at_least: u64) -> Property {
     Property::Sagas(Sagas {
@@ -19,26 +17,6 @@ fn sagas(resumed_at_least: u64) -> Property {
         within: Duration::from_secs(20),
         operation: Some(op()),
         resumed_at_least,
-    })
-}
-
-fn events() -> Property {
-    Property::Events(Events {
-        committed: SourceName::new("placed"),
-        unknown: Some(SourceName::new("published")),
-        lost: 0,
-        phantom: 0,
-        applied_twice: 0,
-        dead_letters: 0,
-        dead_letter_evidence: Some(SourceName::new("dead")),
-        consumers: BTreeMap::from([(
-            ConsumerName::new("notifications"),
-            ConsumerEvidence {
-                patterns: vec!["order.*".into()],
-                effects: SourceName::new("notified"),
-                deliveries: Some(SourceName::new("shown")),
-            },
-        )]),
     })
 }
 
@@ -213,6 +191,33 @@ fn a_step_done_after_its_undo_and_an_undo_past_the_pivot_fail() {
 }
 
 #[test]
+fn a_step_is_undone_after_what_was_built_on_it() {
+    // Reserved, charged, released, and only then refunded.
+    let released_first = || {
+        let mut run = Run::healthy();
+        let saga = compensate(&mut run, 1200);
+        for line in &mut saga.steps[4..6] {
+            line.at_ns += 10 * MS;
+        }
+        run
+    };
+    let verdict = released_first().fails(
+        sagas(0),
+        "1 saga undid a step before what was built on it: o1200",
+    );
+    let text = "`reserve` was undone before `charge`, which had begun after it";
+    assert_eq!(verdict.findings[0].text, text);
+    // Side by side, neither was built on the other.
+    let mut run = released_first();
+    run.evidence.sagas[1200].steps[1].at_ns += 2 * MS;
+    run.passes(sagas(0));
+    // Where nothing was charged, nothing was built.
+    let mut run = released_first();
+    run.evidence.sagas[1200].steps[3].phase = StepPhase::Failed;
+    run.passes(sagas(0));
+}
+
+#[test]
 fn what_the_client_was_told_must_be_true() {
     let mut run = Run::healthy();
     compensate(&mut run, 1200);
@@ -277,218 +282,6 @@ fn no_saga_at_all_and_a_source_cut_short_are_inconclusive() {
     let mut run = Run::healthy();
     run.evidence.sagas.clear();
     run.is_inconclusive(sagas(0), "holds no saga");
-}
-
-#[test]
-fn every_event_applied_once_passes() {
-    let verdict = Run::healthy().passes(events());
-    assert!(
-        verdict
-            .why
-            .starts_with("2800 events committed, 2800 applied by 1 consumer, 0 lost")
-    );
-}
-
-#[test]
-fn a_lost_event_fails_and_names_who_committed_it() {
-    let mut run = Run::healthy();
-    run.evidence
-        .effects
-        .retain(|it| it.event != "e1200" && it.event != "e1201");
-    let says = "2 events committed by `orders` but lost, limit 0: never applied 2 by notifications";
-    let verdict = run.fails(events(), says);
-    assert_eq!(verdict.blames, ["orders"]);
-    assert_eq!(verdict.findings.len(), 2);
-}
-
-#[test]
-fn the_owner_of_a_database_is_read_from_its_url() {
-    let mut run = Run::healthy();
-    run.plan.system.databases.push(DatabasePlan {
-        name: DatabaseName::new("shop-db"),
-        url: Template::parse("sqlite://$(data:orders)/orders.db").unwrap(),
-    });
-    for source in &mut run.plan.system.evidence {
-        if source.name.as_str() == "placed" {
-            source.fetch = Fetch::Sql {
-                database: DatabaseName::new("shop-db"),
-                query: "select 1".into(),
-            };
-        }
-    }
-    run.evidence.effects.pop();
-    let verdict = run.fails(events(), "but lost");
-    assert_eq!(verdict.blames, ["orders"]);
-}
-
-#[test]
-fn a_lost_event_proves_nothing_when_effects_are_lost_or_in_flight() {
-    let mut run = Run::healthy();
-    run.evidence.effects.pop();
-    run.source_lost("notified");
-    run.is_inconclusive(events(), "evidence `notified` lost 3 rows");
-    let mut run = Run::healthy();
-    run.evidence.effects.pop();
-    run.had_no_drain();
-    run.is_inconclusive(events(), "the run was not drained");
-}
-
-#[test]
-fn a_drain_that_ran_out_of_time_fails_with_what_is_missing() {
-    let mut run = Run::healthy();
-    run.did_not_drain();
-    run.is_inconclusive(events(), "the run did not drain: outbox 12 left");
-    run.evidence.effects.pop();
-    run.fails(
-        events(),
-        "not drained in time: outbox 12 left, 1 effect still missing",
-    );
-    run.change_events(|event| {
-        if let Event::DrainEnded { left, .. } = event {
-            left.clear();
-        }
-    });
-    run.is_inconclusive(events(), "not for the whole quiet period");
-}
-
-#[test]
-fn an_unread_backlog_is_not_an_empty_one() {
-    let mut run = Run::healthy();
-    run.change_events(|event| {
-        if let Event::DrainEnded { unread, .. } = event {
-            unread.insert("outbox".into(), "answered 503".into());
-        }
-    });
-    run.is_inconclusive(
-        events(),
-        "the backlog `outbox` could not be read: answered 503",
-    );
-}
-
-fn extra_effect(run: &mut Run, event: &str, key: &str) {
-    let mut effect = run.evidence.effects[0].clone();
-    effect.event = event.into();
-    effect.key = Some(key.into());
-    run.evidence.effects.push(effect);
-}
-
-#[test]
-fn an_effect_of_nothing_is_a_phantom_unless_it_may_have_been_committed() {
-    let mut run = Run::healthy();
-    extra_effect(&mut run, "ghost", "o-ghost");
-    let verdict = run.fails(
-        events(),
-        "1 effect of events that were never committed: ghost",
-    );
-    assert_eq!(verdict.blames, ["notifications"]);
-    let mut unknown = run.evidence.committed[0].clone();
-    unknown.source = SourceName::new("published");
-    unknown.id = "k-ghost".into();
-    unknown.key = "o-ghost".into();
-    run.evidence.committed.push(unknown);
-    run.passes(events());
-}
-
-#[test]
-fn a_phantom_proves_nothing_when_commits_were_lost() {
-    let mut run = Run::healthy();
-    extra_effect(&mut run, "ghost", "o-ghost");
-    run.source_lost("placed");
-    run.is_inconclusive(events(), "evidence `placed` lost 3 rows");
-}
-
-#[test]
-fn an_event_applied_twice_fails_even_when_evidence_was_lost() {
-    let mut run = Run::healthy();
-    let effect = run.evidence.effects[5].clone();
-    run.evidence.effects.push(effect);
-    run.source_lost("notified");
-    let verdict = run.fails(events(), "1 event applied more than once: e5");
-    assert_eq!(verdict.blames, ["notifications"]);
-    let mut run = Run::healthy();
-    run.evidence.effects[5].count = 2;
-    run.fails(events(), "1 event applied more than once: e5");
-}
-
-#[test]
-fn a_delivery_again_is_legal_and_counted() {
-    let mut run = Run::healthy();
-    for _ in 0..2 {
-        run.evidence.deliveries.push(Delivery {
-            source: SourceName::new("shown"),
-            consumer: ConsumerName::new("notifications"),
-            event: "e5".into(),
-            at_ns: None,
-        });
-    }
-    let verdict = run.passes(events());
-    assert!(
-        verdict.why.contains("1 delivered again (legal)"),
-        "{}",
-        verdict.why
-    );
-}
-
-#[test]
-fn dead_letters_have_a_budget_and_no_effect() {
-    let mut run = Run::healthy();
-    run.evidence.dead_letters.push(DeadLetter {
-        source: SourceName::new("dead"),
-        consumer: ConsumerName::new("notifications"),
-        event: "e5".into(),
-        reason: "poison".into(),
-        at_ns: None,
-    });
-    let verdict = run.fails(events(), "1 dead letter, at most 0 allowed");
-    assert!(
-        verdict.why.contains("given up on and applied"),
-        "{}",
-        verdict.why
-    );
-    run.evidence.effects.retain(|it| it.event != "e5");
-    let Property::Events(mut allowed) = events() else {
-        return;
-    };
-    allowed.dead_letters = 1;
-    run.passes(Property::Events(allowed));
-}
-
-#[test]
-fn versions_of_a_key_never_fall() {
-    let mut run = Run::healthy();
-    let mut committed = run.evidence.committed[5].clone();
-    committed.id = "e5-b".into();
-    committed.version = Some(2);
-    run.evidence.committed.push(committed);
-    let mut effect = run.evidence.effects[5].clone();
-    effect.event = "e5-b".into();
-    effect.version = Some(2);
-    effect.at_ns = effect.at_ns.map(|at| at - MS);
-    run.evidence.effects.push(effect);
-    run.fails(
-        events(),
-        "notifications applied versions of o5 out of order",
-    );
-}
-
-#[test]
-fn two_events_with_one_id_fail() {
-    let mut run = Run::healthy();
-    let mut other = run.evidence.committed[5].clone();
-    other.key = "another".into();
-    run.evidence.committed.push(other);
-    run.fails(events(), "1 event with the id of another one: e5");
-}
-
-#[test]
-fn nothing_committed_for_a_consumer_is_inconclusive() {
-    let mut run = Run::healthy();
-    for it in &mut run.evidence.committed {
-        it.kind = "payment.done".into();
-    }
-    run.is_inconclusive(events(), "no committed event was for notifications");
-    run.evidence.committed.clear();
-    run.is_inconclusive(events(), "holds no committed event");
 }
 
 #[test]
