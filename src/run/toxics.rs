@@ -132,6 +132,93 @@ mod tests {
     }
 
     #[test]
+    fn directions_are_the_streams_of_a_proxy() {
+        let effect = LinkEffect::SlowClose {
+            delay: Duration::from_secs(2),
+        };
+        let set = |direction| {
+            let fault = FaultName::new("slow");
+            let toxics = toxics(&fault, direction, &effect, false).into_iter();
+            let shown = toxics.map(|toxic| (toxic.name, toxic.stream));
+            shown.collect::<Vec<_>>()
+        };
+        let request = ("slow.request".to_owned(), "upstream".to_owned());
+        let response = ("slow.response".to_owned(), "downstream".to_owned());
+        assert_eq!(set(Direction::Request), std::slice::from_ref(&request));
+        assert_eq!(set(Direction::Response), std::slice::from_ref(&response));
+        assert_eq!(set(Direction::Both), [request, response]);
+    }
+
+    #[test]
+    fn faults_have_the_units_of_their_toxics() {
+        let time = Duration::from_millis(1_500);
+        let shown = |effect: &LinkEffect| {
+            let toxic = toxic("t", Stream::Upstream, effect, false);
+            format!("{} {}", toxic.kind, serde_json::json!(toxic.attributes))
+        };
+        for (effect, expected) in [
+            (
+                LinkEffect::Latency {
+                    latency: time,
+                    jitter: Duration::from_millis(20),
+                    distribution: Distribution::Uniform,
+                },
+                r#"latency {"latency":1500,"jitter":20}"#,
+            ),
+            (LinkEffect::Stall, "stall {}"),
+            (
+                LinkEffect::Bandwidth {
+                    bytes_per_s: 64_000,
+                },
+                r#"bandwidth {"rate":64}"#,
+            ),
+            (
+                LinkEffect::SlowClose { delay: time },
+                r#"slow_close {"delay":1500}"#,
+            ),
+            (
+                LinkEffect::ResetPeer { after: time },
+                r#"reset_peer {"timeout":1500}"#,
+            ),
+            (
+                LinkEffect::Slicer {
+                    average_size: 100,
+                    size_variation: 10,
+                    delay: Duration::from_millis(2),
+                },
+                r#"slicer {"average_size":100,"size_variation":10,"delay":2000}"#,
+            ),
+            (
+                LinkEffect::LimitData { bytes: 4096 },
+                r#"limit_data {"bytes":4096}"#,
+            ),
+            (
+                LinkEffect::SlowOpen { delay: time },
+                r#"slow_open {"delay":1500}"#,
+            ),
+            (
+                LinkEffect::LimitTime { after: time },
+                r#"limit_time {"time":1500}"#,
+            ),
+            (LinkEffect::Corrupt { every: 9 }, r#"corrupt {"every":9}"#),
+            (
+                LinkEffect::Loss {
+                    share: 0.25,
+                    timeout: Duration::from_millis(200),
+                },
+                r#"loss {"share":0.25,"timeout":200}"#,
+            ),
+        ] {
+            assert_eq!(shown(&effect), expected);
+        }
+        let held = toxic("t", Stream::Upstream, &LinkEffect::Stall, true);
+        assert_eq!(
+            (held.kind.as_str(), &held.attributes["rate"]),
+            ("bandwidth", &0.into())
+        );
+    }
+
+    #[test]
     fn plan_and_client_know_the_same_toxiproxy() {
         for kind in KINDS {
             let extras = kind.extras.iter().map(|extra| extra.name);

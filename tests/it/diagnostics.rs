@@ -132,6 +132,135 @@ fn a_mistyped_set_says_the_form_and_the_nearest_key() {
     }
 }
 
+/// What the format has and this version has not: refused by its name, never skipped.
+#[test]
+fn what_is_not_supported_yet_is_refused_by_name() {
+    let system = std::fs::read_to_string("tests/diagnostics/system.yml").expect("committed");
+    let scenario = "name: bad
+system: system.yml
+load: { journeys: { shop: 1 }, arrivals: 40/s, timeout: 2s }
+phases: { warm-up: 1s, baseline: 10s, recovery: 15s, drain: { within: 10s, quiet: 2s } }
+faults:
+  slow: { at: 0s, for: 20s, link: front -> back, inject: { latency: 300ms } }
+expect:
+  up: stays-up
+";
+    let inject = "link: front -> back, inject: { latency: 300ms }";
+    let facts = "{ records: event, http: { get: front.admin/facts }, rows: '.[]' }";
+    let link = "front -> back: { to: back.http,";
+    for (before, after, says) in [
+        (
+            "name: fixture",
+            "name: fixture\nexternal: {}",
+            "services that are only attached to",
+        ),
+        (
+            "name: fixture",
+            "name: fixture\nproxies: {}",
+            "proxies that outlive a run",
+        ),
+        (
+            "command: [./front]",
+            "command: [./front]\n    replicas: 2",
+            "more than one replica",
+        ),
+        (
+            link,
+            "front -> back: { to: back.http, protocol: postgres,",
+            "this protocol",
+        ),
+        (
+            link,
+            "front -> back: { to: back.http, protocol: amqp,",
+            "this protocol",
+        ),
+        (
+            link,
+            "front -> back: { to: back.http, protocol: redis,",
+            "this protocol",
+        ),
+        (
+            link,
+            "front -> back: { to: back.http, protocol: nats,",
+            "this protocol",
+        ),
+        (
+            link,
+            "front -> back: { to: back.http, protocol: grpc,",
+            "this protocol",
+        ),
+        (facts, "{ records: span, otlp: {} }", "collecting traces"),
+        (
+            facts,
+            "{ records: sample, prometheus: {} }",
+            "reading Prometheus metrics",
+        ),
+        (facts, "{ records: event, otlp: {} }", "collecting traces"),
+        (
+            inject,
+            "service: back, inject: { rolling-restart: {} }",
+            "`rolling-restart`",
+        ),
+        (
+            inject,
+            "service: back, inject: { lock-database: {} }",
+            "`lock-database`",
+        ),
+        (inject, "inject: { partition: {} }", "`partition`"),
+        (
+            inject,
+            "service: back, replica: 1, inject: stop",
+            "`replica:`",
+        ),
+        ("at: 0s, for: 20s", "at: 0s, when: {}, for: 20s", "`when:`"),
+        ("up: stays-up", "up: { unaffected: {} }", "`unaffected`"),
+        ("up: stays-up", "up: { sheds: {} }", "`sheds`"),
+        ("up: stays-up", "up: { shuts-down: {} }", "`shuts-down`"),
+        ("up: stays-up", "up: { traced: {} }", "`traced`"),
+        ("up: stays-up", "up: { metric: {} }", "`metric`"),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let changed = |text: &str| text.replacen(before, after, 1);
+        assert!(
+            changed(&system) != system || changed(scenario) != scenario,
+            "`{before}` is in neither file"
+        );
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, changed(text)).expect("written");
+            path
+        };
+        write("system.yml", &system);
+        let path = write("scenario.yaml", scenario);
+        let found = mistakes(&path, &LoadOptions::default());
+        let refuses = |it: &Diagnostic| {
+            it.id == "scenario::not-supported" && it.title.contains(says) && it.help.is_some()
+        };
+        assert!(found.list.iter().any(refuses), "{after}:\n{found}");
+    }
+}
+
+#[test]
+fn shipped_files_name_their_schema_for_editors() {
+    let scenarios = std::fs::read_dir("scenarios").expect("committed");
+    let scenarios = scenarios.map(|entry| entry.expect("readable").path());
+    let system = PathBuf::from("sample-system/system.yaml");
+    for path in scenarios.chain([system]) {
+        let text = std::fs::read_to_string(&path).expect("readable");
+        let first = text.lines().next().unwrap_or_default();
+        let schema = first.strip_prefix("# yaml-language-server: $schema=");
+        let schema = path
+            .parent()
+            .zip(schema)
+            .map(|(folder, file)| folder.join(file));
+        assert!(
+            schema.is_some_and(|file| file.is_file()),
+            "{}",
+            path.display()
+        );
+    }
+}
+
 fn refused(text: &str) -> Diagnostic {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("hostile.yaml");
