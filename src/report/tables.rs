@@ -13,12 +13,15 @@ use crate::plan::{LoadModel, OperationName};
 /// Most rows of the list of events; the rest is counted.
 const EVENTS_MAX: usize = 300;
 
+/// Parts of the baseline whose spread is its noise.
+const NOISE_PARTS: usize = 5;
+
 /// A cell of the window table.
 #[derive(Clone, Debug)]
 pub(super) struct Cell {
     pub(super) head: &'static str,
     pub(super) text: String,
-    /// What it is compared to the baseline, or empty: `×28`.
+    /// What it is compared to the baseline, or empty: `×28`. In the baseline, its noise: `31 ms to 38 ms`.
     pub(super) delta: String,
     /// Whether that is markedly worse.
     pub(super) worse: bool,
@@ -67,12 +70,14 @@ fn window_rows(
     let baseline = windows
         .iter()
         .find(|window| window.name == "baseline")
-        .map(|w| (w, of(w)));
+        .map(|window| Baseline {
+            found: of(window),
+            noise: noise(&window.parts::<NOISE_PARTS>().map(|part| of(&part).latency)),
+        });
     windows
         .iter()
         .map(|window| {
-            let base = baseline.as_ref().filter(|(base, _)| *base != window);
-            let base = base.map(|(window, found)| (window.seconds(), found));
+            let is_base = window.name == "baseline";
             let (from, to) = (
                 timeline.offset_s(window.from_ns),
                 timeline.offset_s(window.to_ns),
@@ -80,13 +85,59 @@ fn window_rows(
             WindowRow {
                 window: window.name.clone(),
                 when: format!("{} to {}", numbers::offset(from), numbers::offset(to)),
-                cells: cells(window.seconds(), &of(window), base),
+                cells: match &baseline {
+                    Some(base) if is_base => {
+                        with_noise(cells(window.seconds(), &base.found, None), base)
+                    }
+                    base => cells(window.seconds(), &of(window), base.as_ref()),
+                },
             }
         })
         .collect()
 }
 
-fn cells(seconds: f64, found: &InWindow, base: Option<(f64, &InWindow)>) -> Vec<Cell> {
+/// What other windows are compared with.
+struct Baseline {
+    found: InWindow,
+    noise: Noise,
+}
+
+/// The lowest and the highest of the parts, for each of [`QUANTILES`]; none where a part is too small to
+/// know it.
+type Noise = [Option<(u64, u64)>; QUANTILES.len()];
+
+/// The noise of the latencies of these parts, each sorted.
+fn noise(parts: &[Vec<u64>]) -> Noise {
+    QUANTILES.map(|(q, _)| {
+        let known: Option<Vec<u64>> = parts.iter().map(|it| known_quantile(it, q)).collect();
+        let known = known?;
+        Some((*known.iter().min()?, *known.iter().max()?))
+    })
+}
+
+/// Whether a percentile is markedly above the baseline's: out of its noise and half as much again; where its
+/// noise is not known, by 50 ms too.
+fn is_worse(value: u64, base: u64, noise: Option<(u64, u64)>) -> bool {
+    let least = match noise {
+        Some((_, highest)) => highest,
+        None => base + 50_000_000,
+    };
+    value > least && value > base + base / 2
+}
+
+/// The cells of the baseline, its percentiles with their noise.
+fn with_noise(mut cells: Vec<Cell>, base: &Baseline) -> Vec<Cell> {
+    let first = cells.len() - base.noise.len();
+    for (cell, noise) in cells[first..].iter_mut().zip(base.noise) {
+        if let Some((lowest, highest)) = noise {
+            let [lowest, highest] = [lowest, highest].map(numbers::duration);
+            cell.delta = format!("{lowest} to {highest}");
+        }
+    }
+    cells
+}
+
+fn cells(seconds: f64, found: &InWindow, base: Option<&Baseline>) -> Vec<Cell> {
     let share = |n: u64, found: &InWindow| n as f64 / found.n.max(1) as f64;
     let errors: Vec<String> = found
         .errors
@@ -103,7 +154,9 @@ fn cells(seconds: f64, found: &InWindow, base: Option<(f64, &InWindow)>) -> Vec<
             errors.join(", ")
         ),
     };
-    let base_good = base.map(|(_, base)| share(base.good(), base));
+    let noise = base.map_or(Noise::default(), |base| base.noise);
+    let base = base.map(|base| &base.found);
+    let base_good = base.map(|base| share(base.good(), base));
     let good = share(found.good(), found);
     let mut cells = vec![
         Cell {
@@ -123,12 +176,12 @@ fn cells(seconds: f64, found: &InWindow, base: Option<(f64, &InWindow)>) -> Vec<
             text: errors,
             delta: String::new(),
             worse: base
-                .is_some_and(|(_, b)| share(found.unknown(), found) > share(b.unknown(), b) + 0.01),
+                .is_some_and(|b| share(found.unknown(), found) > share(b.unknown(), b) + 0.01),
         },
     ];
-    cells.extend(QUANTILES.map(|(q, head)| {
-        let value = known_quantile(&found.latency, q);
-        let base = base.and_then(|(_, base)| known_quantile(&base.latency, q));
+    cells.extend(QUANTILES.iter().zip(noise).map(|((q, head), noise)| {
+        let value = known_quantile(&found.latency, *q);
+        let base = base.and_then(|base| known_quantile(&base.latency, *q));
         let factor = value
             .zip(base)
             .map(|(value, base)| value as f64 / base.max(1) as f64);
@@ -138,10 +191,9 @@ fn cells(seconds: f64, found: &InWindow, base: Option<(f64, &InWindow)>) -> Vec<
             delta: factor.map_or(String::new(), |factor| {
                 format!("×{}", numbers::digits((factor * 100.0).round() / 100.0))
             }),
-            // Worse than recovery's own band: half as much again and 50 ms.
             worse: value
                 .zip(base)
-                .is_some_and(|(value, base)| value > base + base / 2 && value > base + 50_000_000),
+                .is_some_and(|(value, base)| is_worse(value, base, noise)),
         }
     }));
     cells
@@ -523,4 +575,39 @@ fn event_row(timeline: &Timeline, stamped: &Stamped) -> Option<EventRow> {
         class,
         log,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn noise_is_what_the_parts_of_the_baseline_differ_by() {
+        let part = |from: u64| (from..from + 60).collect::<Vec<_>>();
+        let [p50, p90, p99, ..] = noise(&[part(100), part(120), part(110)]);
+        assert_eq!(p50, Some((129, 149)));
+        assert_eq!(p90, Some((153, 173)));
+        assert_eq!(p99, None, "fewer than five lie beyond it");
+        assert_eq!(noise(&[part(100), Vec::new()])[0], None);
+        assert_eq!(noise(&[]), Noise::default());
+    }
+
+    #[test]
+    fn what_lies_within_the_noise_is_not_worse() {
+        const MS: u64 = 1_000_000;
+        for (value, noise, expected) in [
+            (29 * MS, Some((10 * MS, 30 * MS)), false),
+            (31 * MS, Some((10 * MS, 30 * MS)), true),
+            (31 * MS, Some((19 * MS, 21 * MS)), true),
+            (29 * MS, Some((19 * MS, 21 * MS)), false),
+            (69 * MS, None, false),
+            (71 * MS, None, true),
+        ] {
+            assert_eq!(
+                is_worse(value, 20 * MS, noise),
+                expected,
+                "{value} {noise:?}"
+            );
+        }
+    }
 }

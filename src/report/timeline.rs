@@ -25,6 +25,19 @@ impl Span {
         self.to_ns.saturating_sub(self.from_ns) as f64 / 1e9
     }
 
+    /// This many parts of equal length.
+    pub(super) fn parts<const N: usize>(&self) -> [Self; N] {
+        let each = self.to_ns.saturating_sub(self.from_ns) / N as u64;
+        std::array::from_fn(|place| {
+            let from_ns = self.from_ns + each * place as u64;
+            Self {
+                name: self.name.clone(),
+                from_ns,
+                to_ns: from_ns + each,
+            }
+        })
+    }
+
     /// Whether an operation belongs to this fault window: started in it, or alive at its start.
     pub(super) fn has_touched(&self, operation: &Operation) -> bool {
         operation.intended_ns < self.to_ns
