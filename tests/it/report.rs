@@ -72,6 +72,87 @@ fn failures_come_first_and_say_where_they_were_declared() {
     assert!(text.contains("SHOP_DEFECTS=m10 chaos run scenarios/payment-outage.yaml --seed 4242"));
 }
 
+fn section<'p>(page: &'p str, id: &str) -> &'p str {
+    let from = page.split(&format!("<section id=\"{id}\"")).nth(1);
+    let section = from.and_then(|text| text.split("</section>").next());
+    section.unwrap_or_else(|| panic!("no section `{id}`"))
+}
+
+/// Points of all paths of a class.
+fn points(section: &str, class: &str) -> usize {
+    let start = format!("class=\"{class}\" d=\"");
+    let paths = section.split(&start).skip(1);
+    let path = paths.filter_map(|text| text.split('"').next());
+    path.map(|path| path.matches(['M', 'L', 'H', 'V', 'h']).count())
+        .sum()
+}
+
+#[test]
+fn every_chart_and_table_has_what_it_is_there_for() {
+    let text = page(&Outage::new());
+    // A run of 75 s: a point a second at least for what is there all the time.
+    for (id, class, least) in [
+        ("operations", "area o-done", 75),
+        ("operations", "line l-offered", 75),
+        ("operations", "line l-p50", 40),
+        ("operations", "line l-p90", 40),
+        ("operations", "line l-p99", 40),
+        ("operations", "line l-max", 40),
+        ("operations", "line l-failed", 5),
+        ("operations", "area e0", 75),
+        ("operations", "heat h1", 20),
+        ("operations", "heat h8", 1),
+        ("windows", "line w0", 20),
+        ("windows", "line w1", 20),
+        ("windows", "line w0 dashed", 20),
+        ("links", "area c-calls", 75),
+        ("links", "area c-errors", 20),
+        ("backlogs", "line l-sample", 20),
+    ] {
+        let found = points(section(&text, id), class);
+        assert!(found >= least, "`{class}` in {id} has {found} points");
+    }
+    let timeline = section(&text, "timeline");
+    for bar in [
+        "bar phase baseline",
+        "bar phase recovery",
+        "bar fault",
+        "bar open",
+        "bar half-open",
+        "bar closed",
+        "shade",
+    ] {
+        let rect = format!("<rect class=\"{bar}\"");
+        assert!(timeline.contains(&rect), "no `{bar}` on the time line");
+    }
+    let windows = section(&text, "windows");
+    for told in [
+        "<small>×",
+        " ms to ",
+        "class=\"worse\"",
+        ">p99.9<",
+        "done or accepted",
+    ] {
+        assert!(windows.contains(told), "no `{told}` in the windows");
+    }
+    let honesty = section(&text, "honesty");
+    for told in [
+        "load model",
+        "conservation",
+        "dropped tickets",
+        "send lag",
+        "worker CPU",
+        "clock",
+        "proxy",
+        "version",
+        "seed",
+        "Not exercised",
+        "Repeat it",
+    ] {
+        assert!(honesty.contains(told), "no `{told}` in the honesty strip");
+    }
+}
+
 #[test]
 fn run_without_any_evidence_still_renders() {
     let mut outage = Outage::new();
