@@ -219,8 +219,9 @@ fn named<T>(row: &Row, column: &str, read: fn(&str) -> Option<T>) -> Result<T, S
 /// The store's.
 pub(super) async fn resume_own(store: &Store, worker: &Worker) -> Result<u64, StoreError> {
     beat(store, worker).await?;
-    let nobodys = take_over(store, worker, "").await?;
-    Ok(nobodys + take_over(store, worker, &worker.name).await?)
+    // In this order: what was nobody's is its own then.
+    let own = take_over(store, worker, &worker.name).await?;
+    Ok(own + take_over(store, worker, "").await?)
 }
 
 /// Gives all open sagas of this worker back, so that the next one need not wait for the lease.
@@ -331,4 +332,129 @@ pub(super) async fn due(
         )
         .await?;
     rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::super::schema::TABLES;
+    use super::*;
+
+    const NEVER: i64 = i64::MAX;
+
+    async fn store(dir: &TempDir) -> Store {
+        let url = format!("sqlite://{}", dir.path().join("orders.db").display());
+        Store::open(&url, TABLES).await.unwrap()
+    }
+
+    fn worker(name: &str) -> Worker {
+        Worker {
+            name: name.to_owned(),
+            incarnation: format!("{name}-1"),
+        }
+    }
+
+    /// A new saga of a worker.
+    async fn begun(store: &Store, worker: &Worker) -> Record {
+        let plan = "reserve,charge";
+        let record = Record {
+            id: "order-1".to_owned(),
+            saga: Saga::new(Mode::Running, machine::plan(plan).unwrap(), NEVER),
+            epoch: 1,
+            stored: Mode::Running,
+            rows: 0,
+            context: Context::background(),
+        };
+        let mut tx = store.begin().await.unwrap();
+        insert(&mut tx, &record, plan, worker, 0).await.unwrap();
+        tx.commit().await.unwrap();
+        record
+    }
+
+    /// Notes that a step began; whether that could be written.
+    async fn note(store: &Store, worker: &Worker, record: &Record, stuck: bool) -> bool {
+        let change = Change {
+            step: Some(Step::Reserve),
+            next_at: 0,
+            attempts: 1,
+            stuck,
+        };
+        let entry = Entry::now(Step::Reserve, Phase::Start, 1, None);
+        let mut tx = store.begin().await.unwrap();
+        let saved = save(&mut tx, record, &[entry], change, worker)
+            .await
+            .unwrap();
+        if saved {
+            tx.commit().await.unwrap();
+        }
+        saved
+    }
+
+    async fn loaded(store: &Store) -> Record {
+        load(store, "order-1").await.unwrap().expect("it is there")
+    }
+
+    #[tokio::test]
+    async fn worker_that_was_replaced_writes_nothing_any_more() {
+        let dir = TempDir::new().unwrap();
+        let store = store(&dir).await;
+        let (old, new) = (worker("old"), worker("new"));
+        let stale = begun(&store, &old).await;
+        assert!(note(&store, &old, &stale, false).await);
+        assert_eq!(take_over(&store, &new, "old").await.unwrap(), 1);
+        let stale = Record { rows: 1, ..stale };
+        assert!(!note(&store, &old, &stale, false).await);
+        let taken = loaded(&store).await;
+        assert_eq!((taken.epoch, taken.rows), (2, 1));
+        assert!(note(&store, &new, &taken, false).await);
+        assert_eq!(loaded(&store).await.rows, 2);
+    }
+
+    #[tokio::test]
+    async fn saga_whose_state_changed_meanwhile_is_not_overwritten() {
+        let dir = TempDir::new().unwrap();
+        let (store, worker) = (store(&dir).await, worker("w"));
+        let seen = begun(&store, &worker).await;
+        let mut undone = seen.clone();
+        undone.saga.mode = Mode::Compensating;
+        assert!(note(&store, &worker, &undone, false).await);
+        let seen = Record { rows: 1, ..seen };
+        assert!(!note(&store, &worker, &seen, false).await);
+        assert_eq!(loaded(&store).await.stored, Mode::Compensating);
+    }
+
+    #[tokio::test]
+    async fn next_start_of_a_worker_takes_over_what_is_its_own_and_what_is_nobodys() {
+        let dir = TempDir::new().unwrap();
+        let (store, first, other) = (store(&dir).await, worker("w"), worker("other"));
+        begun(&store, &first).await;
+        assert_eq!(resume_own(&store, &other).await.unwrap(), 0);
+        assert_eq!(others(&store, &other).await.unwrap(), [("w".to_owned(), 0)]);
+        assert_eq!(resume_own(&store, &first).await.unwrap(), 1);
+        assert_eq!(loaded(&store).await.epoch, 2);
+        assert_eq!(others(&store, &other).await.unwrap(), [("w".to_owned(), 1)]);
+        let_go(&store, &first).await.unwrap();
+        assert_eq!(resume_own(&store, &other).await.unwrap(), 1);
+        assert_eq!(loaded(&store).await.epoch, 4);
+    }
+
+    #[tokio::test]
+    async fn stuck_sagas_are_marked_and_go_on() {
+        let dir = TempDir::new().unwrap();
+        let (store, worker) = (store(&dir).await, worker("w"));
+        let record = begun(&store, &worker).await;
+        for (rows, stuck) in [true, false].into_iter().enumerate() {
+            let rows = i64::try_from(rows).unwrap();
+            let record = Record {
+                rows,
+                ..record.clone()
+            };
+            assert!(note(&store, &worker, &record, stuck).await);
+            let marked = sql("SELECT id FROM saga WHERE stuck = 1");
+            assert_eq!(store.rows(marked).await.unwrap().len(), usize::from(stuck));
+            let due = due(&store, &worker, Due::Forward, 5).await.unwrap();
+            assert_eq!(due, ["order-1"]);
+        }
+    }
 }
