@@ -216,6 +216,90 @@ async fn dying_after_a_call_repeats_it_with_the_effect_of_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dying_before_the_pivot_confirms_once() {
+    survives("saga.before_pivot:1:fail").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dying_in_an_undo_repeats_it() {
+    let mut shop = Shop::open_with(&[("SHOP_KILLPOINT", "saga.mid_undo:1:fail")]).await;
+    let token = shop.login("load1").await;
+    let wish = json!({ "sku": "B2", "quantity": 1, "method": "card-declined" });
+    let placed = shop.post("/api/orders", &token, "k1", wish.clone()).await;
+    assert_ne!(placed.status, 402, "it was not reached: {placed:?}");
+    shop.stop("orders").await;
+    shop.start("orders");
+    shop.ready("orders").await;
+    let id = shop
+        .post("/api/orders", &token, "k1", wish)
+        .await
+        .text("id");
+    shop.sees(&token, &id, "REJECTED").await;
+    shop.drained().await;
+    assert_eq!(
+        (shop.paid(&id).await, shop.stock("B2", "reserved").await),
+        (0, 0)
+    );
+}
+
+/// Places an order while a service answers 500 once, after it has committed.
+async fn outlives(killpoint: &str) -> (Shop, String, String) {
+    let shop = Shop::open_with(&[("SHOP_KILLPOINT", killpoint)]).await;
+    let token = shop.login("load1").await;
+    let wish = json!({ "sku": "A1", "quantity": 1 });
+    let placed = shop.post("/api/orders", &token, "k1", wish).await;
+    let id = placed.text("id");
+    shop.sees(&token, &id, "CONFIRMED").await;
+    shop.drained().await;
+    assert_eq!(shop.paid(&id).await, 450, "{killpoint}");
+    assert_eq!(
+        (
+            shop.stock("A1", "sold").await,
+            shop.stock("A1", "reserved").await
+        ),
+        (1, 0)
+    );
+    (shop, token, id)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stock_that_was_held_without_an_answer_is_held_once() {
+    let (shop, ..) = outlives("inventory.after_commit_before_reply:1:fail").await;
+    let attempts = shop
+        .internal("orders", "/internal/attempts?limit=5000")
+        .await;
+    let attempts = attempts["attempts"].as_array().cloned().unwrap_or_default();
+    let failed =
+        |it: &&serde_json::Value| it["link"] == "orders -> inventory" && it["status"] == 500;
+    assert_eq!(attempts.iter().filter(failed).count(), 1, "it was reached");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_projection_that_dies_in_a_batch_begins_it_again() {
+    let (shop, token, _) = outlives("projection.mid_batch:1:fail").await;
+    let before = shop.get("gateway", "/api/orders", &token).await.body;
+    shop.rebuild_view().await;
+    shop.drained().await;
+    let after = shop.get("gateway", "/api/orders", &token).await.body;
+    assert_eq!(after, before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_bus_stored_without_a_confirmation_is_taken_once() {
+    let (shop, ..) = outlives("bus.after_store_before_confirm:1:fail").await;
+    let ledger = shop
+        .internal("notifications", "/internal/ledger?limit=5000")
+        .await;
+    let rows = ledger["rows"].as_array().cloned().unwrap_or_default();
+    assert!(!rows.is_empty(), "{ledger}");
+    assert!(rows.iter().all(|row| row["effects"] == 1), "{ledger}");
+    assert!(
+        rows.iter().any(|row| row["deliveries"] == 2),
+        "it was reached: {ledger}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_provider_outage_opens_the_breaker_next_to_it_and_no_other() {
     let mut shop = Shop::open().await;
     let token = shop.login("load1").await;
