@@ -12,6 +12,7 @@ use clap::Parser as _;
 fn main() -> ExitCode {
     cli::bug::install_hook();
     let cli = Cli::parse_from(cli::with_go_flags(std::env::args_os()));
+    #[expect(clippy::disallowed_methods, reason = "this is the entry")]
     let variables: BTreeMap<_, _> = std::env::vars_os().collect();
     let environment = Environment::new(variables, Streams::of_this_process(), cli.color);
     match cli::execute(cli, &environment) {
