@@ -102,9 +102,9 @@ async fn bytes_are_exact_under_changing_sets_of_toxics() {
 #[tokio::test]
 async fn latency_does_not_cap_throughput() {
     let (running, listen) = link().await;
-    let toxic = Toxic::new("far", "latency", Stream::Downstream).with("latency", 200);
+    let toxic = Toxic::new("far", "latency", Stream::Downstream).with("latency", 6_000);
     running.client.set_toxics("link", &[toxic]).await.unwrap();
-    // Chunk after chunk, a megabyte would take 200 ms a chunk, far beyond the deadline.
+    // One after another, the four chunks of a megabyte at least would be there after the deadline.
     let many: Vec<_> = (0..CONNECTIONS)
         .map(|number| tokio::spawn(through(listen.clone(), number)))
         .collect();
