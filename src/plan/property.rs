@@ -272,6 +272,9 @@ pub struct Sagas {
     pub operation: Option<OperationName>,
     /// At least this many sagas whose log holds rows of two epochs.
     pub resumed_at_least: u64,
+    /// At least this many sagas that were compensated.
+    #[serde(default)]
+    pub undone_at_least: u64,
 }
 
 /// `events`.

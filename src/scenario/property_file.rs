@@ -282,6 +282,9 @@ pub struct SagasFile {
     /// At least so many sagas were taken over by a later incarnation.
     #[serde(default)]
     pub resumed: Option<AtLeastFile>,
+    /// At least so many sagas were compensated: without them nothing is known of their undoing.
+    #[serde(default)]
+    pub undone: Option<AtLeastFile>,
 }
 
 /// A lower limit, a whole number.

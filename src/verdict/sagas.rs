@@ -10,7 +10,8 @@
 //!   ledgers show it (`conserved`).
 //! - A saga that became final closer to the limit than its source's clock is known is neither late
 //!   nor in time.
-//! - exercised: at least `resumed-at-least` sagas have log lines of two epochs.
+//! - exercised: at least `resumed-at-least` sagas have log lines of two epochs, at least
+//!   `undone-at-least` were compensated.
 
 mod log;
 
@@ -53,7 +54,7 @@ pub(crate) fn check(context: &Context<'_>, property: &Sagas) -> Case {
         let told: Vec<&Operation> = told.filter(|it| it.op == *operation).collect();
         judge_agreement(&mut case, &sagas, &told, lost.as_ref());
     }
-    judge_resumed(&mut case, property, &sagas);
+    judge_branches(&mut case, property, &sagas);
     case.limit = Some("0 sagas".into());
     case.measured = measured(&sagas);
     case
@@ -272,20 +273,33 @@ fn lie(outcome: OutcomeClass, state: SagaState) -> Option<&'static str> {
     }
 }
 
-fn judge_resumed(case: &mut Case, property: &Sagas, sagas: &[&Saga]) {
+/// Whether enough sagas went the ways that the scenario is about.
+fn judge_branches(case: &mut Case, property: &Sagas, sagas: &[&Saga]) {
     let resumed = sagas.iter().filter(|it| epochs(it) >= 2).count() as u64;
-    if resumed < property.resumed_at_least {
-        case.missing(Gap::new(
-            format!(
-                "only {} resumed by a later owner, {} wanted",
-                match resumed {
-                    1 => "1 saga was".into(),
-                    n => format!("{n} sagas were"),
-                },
-                property.resumed_at_least
-            ),
+    let is_undone = |it: &&&Saga| it.state == SagaState::Compensated;
+    let undone = sagas.iter().filter(is_undone).count() as u64;
+    for (found, wanted, what, help) in [
+        (
+            resumed,
+            property.resumed_at_least,
+            "resumed by a later owner",
             "kill the service while more sagas are in flight: raise `arrivals:` or slow a step",
-        ));
+        ),
+        (
+            undone,
+            property.undone_at_least,
+            "compensated",
+            "let a step fail for longer, or more of them: raise `for:` of the fault or `arrivals:`",
+        ),
+    ] {
+        if found < wanted {
+            let were = match found {
+                1 => "1 saga was".into(),
+                n => format!("{n} sagas were"),
+            };
+            let told = format!("only {were} {what}, {wanted} wanted");
+            case.missing(Gap::new(told, help));
+        }
     }
 }
 

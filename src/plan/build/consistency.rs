@@ -8,7 +8,9 @@ use crate::plan::property::{CatchesUp, Conserved, ConsumerEvidence, Events, Expe
 use crate::plan::quantity::duration_text;
 use crate::plan::system::RecordKind;
 use crate::plan::{ConsumerName, OperationName, Plan, Property, SagaName, SourceName, Window};
-use crate::scenario::property_file::{CatchesUpFile, ConservedFile, EventsFile, SagasFile};
+use crate::scenario::property_file::{
+    AtLeastFile, CatchesUpFile, ConservedFile, EventsFile, SagasFile,
+};
 use crate::scenario::text::Text;
 
 use super::Builder;
@@ -42,7 +44,7 @@ impl Builder<'_> {
         };
         let n = operations_in(plan, &Window::Whole, operation.as_ref());
         let counted = count_text(n);
-        let resumed_at_least = file.resumed.as_ref().map_or(0, |resumed| resumed.at_least);
+        let at_least = |file: &Option<AtLeastFile>| file.as_ref().map_or(0, |it| it.at_least);
         let expected = Expected {
             n,
             n_min: 1,
@@ -53,7 +55,8 @@ impl Builder<'_> {
             evidence,
             within,
             operation,
-            resumed_at_least,
+            resumed_at_least: at_least(&file.resumed),
+            undone_at_least: at_least(&file.undone),
         });
         Some((property, expected))
     }

@@ -46,6 +46,7 @@ fn properties() -> Vec<Property> {
             within: Duration::from_secs(20),
             operation: Some(op()),
             resumed_at_least: 0,
+            undone_at_least: 0,
         }),
         Property::Events(Events {
             committed: SourceName::new("placed"),

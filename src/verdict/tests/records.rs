@@ -17,6 +17,7 @@ fn sagas(resumed_at_least: u64) -> Property {
         within: Duration::from_secs(20),
         operation: Some(op()),
         resumed_at_least,
+        undone_at_least: 0,
     })
 }
 
@@ -269,6 +270,23 @@ fn resumed_sagas_are_counted_by_their_epochs() {
         sagas(20),
         "only 19 sagas were resumed by a later owner, 20 wanted",
     );
+}
+
+#[test]
+fn compensated_sagas_are_counted_where_they_are_wanted() {
+    let mut run = Run::healthy();
+    let compensated = |it: &&Saga| it.state == SagaState::Compensated;
+    let undone = run.evidence.sagas.iter().filter(compensated).count() as u64;
+    let wanted = |at_least| match sagas(0) {
+        Property::Sagas(sagas) => Property::Sagas(Sagas {
+            undone_at_least: at_least,
+            ..sagas
+        }),
+        other => other,
+    };
+    run.passes(wanted(undone));
+    let verdict = run.is_inconclusive(wanted(undone + 1), "compensated");
+    assert!(verdict.why.contains(&format!("{} wanted", undone + 1)));
 }
 
 #[test]
