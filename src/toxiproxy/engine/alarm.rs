@@ -135,10 +135,11 @@ impl State {
         }
     }
 
-    /// Whether the bell rang ahead of the instant it was set for.
+    /// Whether the bell rang ahead of the instant it was set for. Set again meanwhile, it will ring again: nobody
+    /// may wait for that here.
     fn is_early(&self, now: Nanos) -> bool {
         let first = self.waiting.keys().next();
-        first.is_some_and(|(due, _)| now < *due && *due <= self.ring.due)
+        self.ring.at <= now && first.is_some_and(|(due, _)| now < *due && *due <= self.ring.due)
     }
 }
 
@@ -297,6 +298,10 @@ mod tests {
         let waker = futures_util::task::noop_waker();
         state.waiting.insert((2 * MILLISECOND, 1), waker);
         assert!(!state.is_early(MILLISECOND));
+        // It was set for that one while the task was about to look: that is waited for by the bell.
+        state.ring_for(2 * MILLISECOND, MILLISECOND);
+        assert!(!state.is_early(MILLISECOND));
+        assert!(state.is_early(2 * MILLISECOND - 1));
     }
 
     #[tokio::test]
