@@ -74,7 +74,7 @@ pub struct Plan {
     pub seed: u64,
     /// The URL of the Toxiproxy that the links run through; none is the run's own proxy.
     pub toxiproxy: Option<String>,
-    /// What the command line changed in the files, as words of a command: `--set`, `load.rate=5/s`.
+    /// What the command line changed in the files, as words of a command: `--set`, `load.arrivals=5/s`.
     #[serde(default)]
     pub changes: Vec<String>,
     /// What is there and how to see it.

@@ -85,12 +85,7 @@ fn window_rows(
             WindowRow {
                 window: window.name.clone(),
                 when: format!("{} to {}", numbers::offset(from), numbers::offset(to)),
-                cells: match &baseline {
-                    Some(base) if is_base => {
-                        with_noise(cells(window.seconds(), &base.found, None), base)
-                    }
-                    base => cells(window.seconds(), &of(window), base.as_ref()),
-                },
+                cells: cells(window.seconds(), &of(window), baseline.as_ref(), is_base),
             }
         })
         .collect()
@@ -125,19 +120,23 @@ fn is_worse(value: u64, base: u64, noise: Option<(u64, u64)>) -> bool {
     value > least && value > base + base / 2
 }
 
-/// The cells of the baseline, its percentiles with their noise.
-fn with_noise(mut cells: Vec<Cell>, base: &Baseline) -> Vec<Cell> {
-    let first = cells.len() - base.noise.len();
-    for (cell, noise) in cells[first..].iter_mut().zip(base.noise) {
-        if let Some((lowest, highest)) = noise {
-            let [lowest, highest] = [lowest, highest].map(numbers::duration);
-            cell.delta = format!("{lowest} to {highest}");
-        }
-    }
-    cells
+/// What the baseline's own percentile differs by: `31 ms to 38 ms`.
+fn noise_text(noise: Option<(u64, u64)>) -> String {
+    noise.map_or(String::new(), |(lowest, highest)| {
+        let [lowest, highest] = [lowest, highest].map(numbers::duration);
+        format!("{lowest} to {highest}")
+    })
 }
 
-fn cells(seconds: f64, found: &InWindow, base: Option<&Baseline>) -> Vec<Cell> {
+/// What a percentile is beside the baseline's: `×28`.
+fn factor_text(value: Option<u64>, base: Option<u64>) -> String {
+    value.zip(base).map_or(String::new(), |(value, base)| {
+        let factor = value as f64 / base.max(1) as f64;
+        format!("×{}", numbers::digits((factor * 100.0).round() / 100.0))
+    })
+}
+
+fn cells(seconds: f64, found: &InWindow, base: Option<&Baseline>, is_base: bool) -> Vec<Cell> {
     let share = |n: u64, found: &InWindow| n as f64 / found.n.max(1) as f64;
     let errors: Vec<String> = found
         .errors
@@ -182,15 +181,14 @@ fn cells(seconds: f64, found: &InWindow, base: Option<&Baseline>) -> Vec<Cell> {
     cells.extend(QUANTILES.iter().zip(noise).map(|((q, head), noise)| {
         let value = known_quantile(&found.latency, *q);
         let base = base.and_then(|base| known_quantile(&base.latency, *q));
-        let factor = value
-            .zip(base)
-            .map(|(value, base)| value as f64 / base.max(1) as f64);
         Cell {
             head,
             text: value.map_or("–".into(), numbers::duration),
-            delta: factor.map_or(String::new(), |factor| {
-                format!("×{}", numbers::digits((factor * 100.0).round() / 100.0))
-            }),
+            delta: if is_base {
+                noise_text(noise)
+            } else {
+                factor_text(value, base)
+            },
             worse: value
                 .zip(base)
                 .is_some_and(|(value, base)| is_worse(value, base, noise)),

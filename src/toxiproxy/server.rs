@@ -13,7 +13,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::VERSION;
 use super::api::{Api, Offered, decode_proxies};
-use super::engine::{Engine, resolve, without_ipv6};
+use super::engine::{Engine, bind, resolve};
+
+/// Calls that may wait to be accepted.
+const BACKLOG: u32 = 1024;
 
 /// How a server is started.
 pub struct ServerOptions {
@@ -134,12 +137,7 @@ impl Server {
         })?;
         let address = resolved.address;
         let bind_error = |source| ServerError::Bind { address, source };
-        let listener = match (TcpListener::bind(address).await, without_ipv6(address)) {
-            (Err(error), Some(ipv4)) if error.kind() != io::ErrorKind::AddrInUse => {
-                TcpListener::bind(ipv4).await
-            }
-            (bound, _) => bound,
-        };
+        let listener = bind(address).and_then(|socket| socket.listen(BACKLOG));
         let listener = listener.map_err(bind_error)?;
         let address = listener.local_addr().map_err(bind_error)?;
         let engine = Arc::new(Engine::new(options.seed));

@@ -10,6 +10,7 @@ use std::task::Poll;
 use futures_util::task::AtomicWaker;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
+use super::address::without_ipv6;
 use super::locked;
 
 /// Connections that may wait to be accepted.
@@ -57,8 +58,16 @@ impl Door {
     }
 }
 
-/// A socket bound to this address that does not listen: it keeps the port while connects are refused.
+/// A socket bound to this address that does not listen: it keeps the port while connects are refused. Falls
+/// back to IPv4 where there is no IPv6.
 pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
+    match (bind_to(address), without_ipv6(address)) {
+        (Err(error), Some(ipv4)) if error.kind() != io::ErrorKind::AddrInUse => bind_to(ipv4),
+        (bound, _) => bound,
+    }
+}
+
+fn bind_to(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()?
     } else {

@@ -27,7 +27,8 @@ mod toxic_changes;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub(crate) use address::{Resolved, resolve, without_ipv6};
+pub(crate) use address::{Resolved, resolve};
+pub(crate) use door::bind;
 pub(crate) use draws::Draws;
 pub(crate) use error::Refusal;
 pub(crate) use proxy::Proxy;

@@ -108,13 +108,7 @@ impl Proxy {
 
     /// Where it listens and leads now.
     pub(crate) fn place(&self) -> Place {
-        let gate = locked(&self.gate);
-        Place {
-            listen: gate.listen.clone(),
-            upstream: gate.upstream.clone(),
-            enabled: gate.enabled,
-            upstream_up: gate.upstream_up,
-        }
+        locked(&self.gate).place()
     }
 
     /// Goes over to another place. `resolved` is `to.listen` resolved. On an error it is left disabled, with
@@ -315,8 +309,10 @@ impl Proxy {
 
     /// As answers show it.
     pub(crate) fn to_wire(&self) -> wire::Proxy {
-        let place = self.place();
-        let is_up = locked(&self.gate).is_up();
+        let (place, is_up) = {
+            let gate = locked(&self.gate);
+            (gate.place(), gate.is_up())
+        };
         wire::Proxy {
             name: self.settings.name.to_string(),
             listen: place.listen,
@@ -371,6 +367,15 @@ impl Proxy {
 }
 
 impl Gate {
+    fn place(&self) -> Place {
+        Place {
+            listen: self.listen.clone(),
+            upstream: self.upstream.clone(),
+            enabled: self.enabled,
+            upstream_up: self.upstream_up,
+        }
+    }
+
     fn is_up(&self) -> bool {
         self.upstream_up.unwrap_or(self.found_up)
     }
@@ -393,13 +398,9 @@ async fn try_upstream(proxy: Weak<Proxy>) {
     }
 }
 
-/// Binds, falling back to IPv4 where there is no IPv6.
+/// Binds; the error is Go's text.
 fn bind(resolved: &Resolved) -> Result<TcpSocket, String> {
     let bound = door::bind(resolved.address);
-    let bound = match (bound, address::without_ipv6(resolved.address)) {
-        (Err(error), Some(ipv4)) if error.kind() != io::ErrorKind::AddrInUse => door::bind(ipv4),
-        (bound, _) => bound,
-    };
     bound.map_err(|error| address::bind_error(&resolved.text, &error))
 }
 
