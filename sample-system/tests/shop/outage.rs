@@ -164,6 +164,17 @@ async fn without_users_and_catalog_orders_go_on_with_what_was_known() {
     assert!(events.to_string().contains("last-known"), "{events}");
 }
 
+/// Waits for an order of one `A1` to be confirmed: it was paid, held and sold once.
+async fn sold_once(shop: &Shop, token: &str, id: &str) {
+    shop.sees(token, id, "CONFIRMED").await;
+    shop.drained().await;
+    let stock = (
+        shop.stock("A1", "sold").await,
+        shop.stock("A1", "reserved").await,
+    );
+    assert_eq!((shop.paid(id).await, stock), (450, (1, 0)));
+}
+
 /// Places an order while `orders` fails at a kill point, starts it again and lets it finish.
 async fn survives(killpoint: &str) {
     let mut shop = Shop::open_with(&[("SHOP_KILLPOINT", killpoint)]).await;
@@ -180,16 +191,7 @@ async fn survives(killpoint: &str) {
     // The client asks again with its key, as it should after no answer or a 202.
     let known = shop.post("/api/orders", &token, "k1", wish).await;
     let id = known.text("id");
-    shop.sees(&token, &id, "CONFIRMED").await;
-    shop.drained().await;
-    assert_eq!(shop.paid(&id).await, 450, "{killpoint}");
-    assert_eq!(
-        (
-            shop.stock("A1", "sold").await,
-            shop.stock("A1", "reserved").await
-        ),
-        (1, 0)
-    );
+    sold_once(&shop, &token, &id).await;
     let sagas = shop.internal("orders", "/internal/sagas").await;
     assert_eq!(
         sagas["sagas"].as_array().map(Vec::len),
@@ -249,16 +251,7 @@ async fn outlives(killpoint: &str) -> (Shop, String, String) {
     let wish = json!({ "sku": "A1", "quantity": 1 });
     let placed = shop.post("/api/orders", &token, "k1", wish).await;
     let id = placed.text("id");
-    shop.sees(&token, &id, "CONFIRMED").await;
-    shop.drained().await;
-    assert_eq!(shop.paid(&id).await, 450, "{killpoint}");
-    assert_eq!(
-        (
-            shop.stock("A1", "sold").await,
-            shop.stock("A1", "reserved").await
-        ),
-        (1, 0)
-    );
+    sold_once(&shop, &token, &id).await;
     (shop, token, id)
 }
 

@@ -156,6 +156,14 @@ mod tests {
     use crate::toxiproxy::engine::Engine;
     use crate::toxiproxy::wire::Proxy;
 
+    /// The two ends of a connection: the caller's, then the server's.
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let caller = TcpStream::connect(listener.local_addr().unwrap());
+        let (caller, accepted) = tokio::join!(caller, listener.accept());
+        (caller.unwrap(), accepted.unwrap().0)
+    }
+
     /// Asks again and again for an answer of 64 KiB and reads none, until nothing more can be sent.
     async fn ask(stream: &mut TcpStream) {
         while stream
@@ -172,11 +180,7 @@ mod tests {
         large.enabled = false;
         engine.create(&large).await.unwrap();
         let api = Api::new(engine, Offered::default(), None);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut caller = TcpStream::connect(listener.local_addr().unwrap())
-            .await
-            .unwrap();
-        let (stream, _) = listener.accept().await.unwrap();
+        let (mut caller, stream) = pair().await;
         let unread = Duration::from_millis(20);
         let served = connection(api, stream, Limits { unread, ..LIMITS });
         let both = async { tokio::join!(served, ask(&mut caller)) };
@@ -189,11 +193,7 @@ mod tests {
     async fn caller_that_never_ends_its_request_is_given_up() {
         let engine = Arc::new(Engine::new(0));
         let api = Api::new(engine, Offered::default(), None);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut caller = TcpStream::connect(listener.local_addr().unwrap())
-            .await
-            .unwrap();
-        let (stream, _) = listener.accept().await.unwrap();
+        let (mut caller, stream) = pair().await;
         caller.write_all(b"GET /version HT").await.unwrap();
         let idle = Duration::from_millis(20);
         timeout(

@@ -90,28 +90,21 @@ async fn dead_callee_refuses_and_live_connections_are_left_to_it() {
 }
 
 #[tokio::test]
-async fn callee_of_which_nobody_speaks_is_tried() {
+async fn what_a_call_says_of_a_callee_counts_more_than_what_is_found() {
     let link = Link::with(|proxy| proxy.when_down = WhenDown::Refuse).await;
     let client = &link.running.client;
-    let upstream = address(&link.upstream);
-    let listens = async |wanted: bool| {
-        let is_so = |stats: &ProxyStats| stats.listening == wanted;
-        link.stats_when("the proxy to follow its upstream", is_so)
-            .await;
-        let refused = (!wanted).then_some(ErrorKind::ConnectionRefused);
-        assert_eq!(connect_error(link.listen).await, refused);
-        let shown = client.proxy("link").await.unwrap();
-        assert_eq!(shown.upstream_up, (!wanted).then_some(false));
-    };
-    listens(true).await;
-    let Link {
-        upstream: callee, ..
-    } = &link;
-    assert!(callee.accept().await.is_ok(), "it was tried");
-    // Told, it is not tried any more.
+    within("the callee to be tried", link.upstream.accept())
+        .await
+        .unwrap();
+    assert_eq!(client.proxy("link").await.unwrap().upstream_up, None);
     client.set_upstream_up("link", false).await.unwrap();
-    listens(false).await;
-    assert_eq!(address(callee), upstream);
+    link.stats_when("the proxy to close", |stats| !stats.listening)
+        .await;
+    assert_eq!(
+        connect_error(link.listen).await,
+        Some(ErrorKind::ConnectionRefused)
+    );
+    assert_eq!(client.proxy("link").await.unwrap().upstream_up, Some(false));
 }
 
 #[tokio::test]
