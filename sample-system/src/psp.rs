@@ -6,6 +6,7 @@
 //! voids the charge's key, so that the late charge is refused.
 
 use axum::extract::State;
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -18,6 +19,7 @@ use crate::kit::clock::{mono_ns, wall_ms};
 use crate::kit::edge::IDEMPOTENCY_KEY;
 use crate::kit::error::ApiError;
 use crate::kit::evidence::{Evidence, Page};
+use crate::kit::http::arrivals::{Arrivals, note};
 use crate::kit::idempotency::{self, Claim};
 use crate::kit::service::{RunError, Service};
 use crate::kit::store::{RowExt, Store, StoreError, Tx, sql};
@@ -39,6 +41,7 @@ const TABLES: [&str; 3] = [
 struct App {
     store: Store,
     evidence: Evidence,
+    arrivals: Arrivals,
 }
 
 /// Serves the provider until it is stopped.
@@ -47,13 +50,18 @@ pub(crate) async fn run(service: Service) -> Result<(), RunError> {
     let app = App {
         store,
         evidence: service.evidence(),
+        arrivals: Arrivals::default(),
     };
     let public = Router::new()
         .route("/charges", post(charge))
         .route("/refunds", post(refund))
+        .route_layer(from_fn_with_state(app.arrivals.clone(), note))
         .route("/ledger", get(ledger))
+        .with_state(app.clone());
+    let internal = Router::new()
+        .route("/internal/arrivals", get(arrivals))
         .with_state(app);
-    service.serve(public, Router::new()).await
+    service.serve(public, internal).await
 }
 
 /// A wish to be paid.
@@ -274,4 +282,9 @@ async fn ledger(State(app): State<App>, page: Page) -> Result<Json<Value>, ApiEr
         .evidence
         .table(&app.store, "entries", query, &columns, page)
         .await?)
+}
+
+/// The wishes that came in, each time they came, oldest first.
+async fn arrivals(State(app): State<App>, page: Page) -> Json<Value> {
+    app.evidence.page("arrivals", app.arrivals.page(page))
 }

@@ -21,7 +21,7 @@ pub use records::{
     SagaState, Sample, StepPhase, Transition, Version,
 };
 
-use crate::plan::SourceName;
+use crate::plan::{LinkName, Plan, SourceName};
 
 /// All evidence of a run, in memory. Records of one kind are in order of collection.
 #[derive(Clone, Debug, Default)]
@@ -54,6 +54,27 @@ pub struct Evidence {
     pub sources: BTreeMap<SourceName, SourceState>,
     /// Lines of the run folder that could not be read; empty unless somebody damaged it.
     pub damage: Vec<Damage>,
+}
+
+impl Evidence {
+    /// Calls by link in order of entry, each link's by one witness, as two who saw the same call
+    /// would make it two: the request log, else [`Plan::call_source`].
+    pub fn calls_by_link(&self, plan: &Plan) -> BTreeMap<&LinkName, Vec<&Call>> {
+        let mut by_link: BTreeMap<&LinkName, Vec<&Call>> = BTreeMap::new();
+        for call in &self.calls {
+            by_link.entry(&call.link).or_default().push(call);
+        }
+        for (link, calls) in &mut by_link {
+            let witness = match plan.toxiproxy {
+                None => Some(SourceName::new(REQUEST_LOG)),
+                Some(_) => plan.call_source(link),
+            };
+            calls.retain(|call| witness.as_ref() == Some(&call.source));
+            calls.sort_by_key(|call| (call.at_ns, call.connection));
+        }
+        by_link.retain(|_, calls| !calls.is_empty());
+        by_link
+    }
 }
 
 /// Lines of a file of the run folder that could not be read and were left out.

@@ -184,6 +184,19 @@ impl Plan {
         ranked.min().map(|(_, name)| name.clone())
     }
 
+    /// Whether a source is read in this run. Where the run's own proxies see every request, callers
+    /// need not be asked what they sent; a service that only receives tells what came around its
+    /// proxies.
+    pub fn is_read(&self, source: &SourcePlan) -> bool {
+        let receives_only = || {
+            self.source_service(&source.name).is_some_and(|service| {
+                let mut links = self.system.links.iter();
+                links.all(|link| link.name.from != service.as_str())
+            })
+        };
+        self.toxiproxy.is_some() || source.records != RecordKind::Call || receives_only()
+    }
+
     /// What a run through a Toxiproxy cannot show for want of counts, a sentence each. Its verdicts
     /// will be inconclusive.
     pub fn uncounted(&self) -> Vec<String> {

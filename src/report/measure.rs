@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::Run;
 use super::timeline::{Span, Timeline};
 use crate::evidence::{CallEnd, Evidence, Operation};
 use crate::plan::load::OutcomeClass;
@@ -282,13 +283,14 @@ pub(super) struct Calls {
 
 /// The calls of every link that had any, in the order of the plan's links.
 pub(super) fn calls<'l>(
-    evidence: &Evidence,
+    run: &Run<'_>,
     timeline: &Timeline,
     links: impl Iterator<Item = &'l LinkName>,
 ) -> Vec<Calls> {
     let bins = timeline.bins();
     let mut counts: BTreeMap<&LinkName, (Vec<u64>, Vec<u64>)> = BTreeMap::new();
-    for call in &evidence.calls {
+    let by_link = run.evidence.calls_by_link(run.plan);
+    for call in by_link.into_values().flatten() {
         let Some(bin) = timeline.bin(call.at_ns) else {
             continue;
         };

@@ -499,7 +499,7 @@ impl Canvas<'_> {
                 .iter()
                 .any(|fault| fault.effect.targets().iter().any(|t| t == link))
         };
-        let mut calls = measure::calls(self.run.evidence, self.timeline, links);
+        let mut calls = measure::calls(self.run, self.timeline, links);
         calls.sort_by_key(|c| (!faulted(&c.link.to_string()), std::cmp::Reverse(c.n)));
         calls.truncate(SMALL_CHARTS_MAX);
         let charts = calls.iter().enumerate().map(|(at, calls)| {

@@ -403,11 +403,12 @@ pub(super) fn not_exercised(run: &Run<'_>, timeline: &Timeline) -> Vec<String> {
             texts.push(format!("operation {} never ran", step.name));
         }
     }
-    if !run.evidence.calls.is_empty() {
+    let calls = run.evidence.calls_by_link(run.plan);
+    if !calls.is_empty() {
         let http = run.plan.system.links.iter();
         let http = http.filter(|link| link.protocol == crate::plan::system::Protocol::Http);
         for link in http {
-            if !run.evidence.calls.iter().any(|call| call.link == link.name) {
+            if !calls.contains_key(&link.name) {
                 texts.push(format!("link {} saw no call", link.name));
             }
         }

@@ -93,9 +93,11 @@ impl Context<'_> {
         effect: &LinkEffect,
     ) -> Option<Gap> {
         // Where the proxy counts nothing, everything rests on those who do.
-        if self.plan.toxiproxy.is_some()
-            && let Some(gap) = links.iter().find_map(|link| self.call_gaps(link).pop())
-        {
+        let gap = |link: &&LinkName| match &self.plan.toxiproxy {
+            Some(_) => self.call_gaps(link).pop(),
+            None => self.bypassed(link),
+        };
+        if let Some(gap) = links.iter().find_map(gap) {
             return Some(gap);
         }
         let used: usize = links

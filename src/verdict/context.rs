@@ -8,9 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::evidence::events::{Bite, LoadSummary};
-use crate::evidence::{
-    Call, Event, Evidence, OPERATIONS, Operation, Phase, REQUEST_LOG, StopReason,
-};
+use crate::evidence::{Call, Event, Evidence, OPERATIONS, Operation, Phase, StopReason};
 use crate::plan::load::{OutcomeClass, USERS_MAX};
 use crate::plan::{
     FaultEffect, FaultName, FaultPlan, LinkName, OperationName, Plan, ServiceName, SourceName,
@@ -133,7 +131,7 @@ impl<'a> Context<'a> {
                 sorted.sort_by_key(|it| (it.intended_ns, it.iteration));
                 sorted
             },
-            calls: calls_by_link(plan, evidence),
+            calls: evidence.calls_by_link(plan),
         }
     }
 
@@ -460,62 +458,6 @@ impl<'a> Context<'a> {
         ))
     }
 
-    /// What is missing of the word on what crossed a link.
-    pub(crate) fn call_gaps(&self, link: &LinkName) -> Vec<Gap> {
-        let Some(server) = &self.plan.toxiproxy else {
-            return self.known_loss(REQUEST_LOG).into_iter().collect();
-        };
-        let Some(source) = self.plan.call_source(link) else {
-            return vec![Gap::new(
-                format!("nobody tells what crossed `{link}`: {server} keeps no log of requests"),
-                format!(
-                    "add `call` records of `{}` to `evidence:`, or run it without `--toxiproxy`",
-                    link.from
-                ),
-            )];
-        };
-        let gaps = [self.source_gap(&source), self.forgotten(&source)];
-        gaps.into_iter().flatten().collect()
-    }
-
-    /// What is missing of the word on a link's calls, and on those that cause them.
-    pub(crate) fn demand_gaps(&self, link: &LinkName) -> Vec<Gap> {
-        let mut gaps = self.call_gaps(link);
-        if self.plan.toxiproxy.is_some() {
-            let links = self.plan.system.links.iter();
-            let causes = links.filter(|it| it.service.as_str() == link.from);
-            gaps.extend(causes.flat_map(|it| self.call_gaps(&it.name)));
-        }
-        gaps
-    }
-
-    /// A service that was started again had forgotten the calls that nobody had read yet.
-    fn forgotten(&self, source: &SourceName) -> Option<Gap> {
-        let service = self.plan.source_service(source)?;
-        let again = |it: &crate::evidence::Stamped| {
-            matches!(&it.event, Event::ServiceSpawned { service: name, incarnation, .. }
-                if *name == service && *incarnation > 1)
-        };
-        self.evidence.events.iter().any(again).then(|| {
-            Gap::new(
-                format!(
-                    "`{service}` was started again and had forgotten its last calls (`{source}`)"
-                ),
-                "run it without `--toxiproxy`: then the proxy itself keeps the log",
-            )
-        })
-    }
-
-    /// Who else tells what crossed a link, where the proxy itself does not: for the sentence of a
-    /// verdict.
-    pub(crate) fn weaker_witness(&self, link: &LinkName) -> String {
-        if self.plan.toxiproxy.is_none() {
-            return String::new();
-        }
-        let source = self.plan.call_source(link);
-        source.map_or(String::new(), |it| format!(" (weaker witness: {it})"))
-    }
-
     /// The links of this run's faults that touch a service.
     pub(crate) fn faulted_links_at(&self, service: &ServiceName) -> Vec<LinkName> {
         let mut found = Vec::new();
@@ -647,22 +589,4 @@ fn faults_seen<'a>(
         }
     }
     seen
-}
-
-/// Calls by link, each link's by one witness: two who saw the same call would make it two.
-fn calls_by_link<'a>(plan: &Plan, evidence: &'a Evidence) -> BTreeMap<&'a LinkName, Vec<&'a Call>> {
-    let mut by_link: BTreeMap<&LinkName, Vec<&Call>> = BTreeMap::new();
-    for call in &evidence.calls {
-        by_link.entry(&call.link).or_default().push(call);
-    }
-    if plan.toxiproxy.is_some() {
-        for (link, calls) in &mut by_link {
-            let witness = plan.call_source(link);
-            calls.retain(|call| witness.as_ref() == Some(&call.source));
-        }
-    }
-    for calls in by_link.values_mut() {
-        calls.sort_by_key(|call| (call.at_ns, call.connection));
-    }
-    by_link
 }

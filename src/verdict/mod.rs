@@ -6,7 +6,7 @@
 //! A pass needs proof that the property was put to the test; a definite violation fails whatever
 //! else is missing. One file per kind of property says what it means exactly; [`case`] holds the
 //! algebra, [`context`] the windows and preconditions, [`bite`] and [`demand`] what a fault did and
-//! what should have arrived on a link.
+//! what should have arrived on a link, [`witness`] who tells what did.
 
 mod bite;
 mod breaker;
@@ -29,6 +29,7 @@ mod stays_up;
 #[cfg(test)]
 mod testing;
 mod text;
+mod witness;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

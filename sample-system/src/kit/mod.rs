@@ -2,8 +2,8 @@
 //!
 //! In the order in which a request meets them: `service` (ports, background work, end) → `http` (ids,
 //! deadline, bulkheads) → `idempotency` → `store` → `edge` (with `breaker`) → `outbox` → `bus` →
-//! `consumer`. Beside them: `config`, `context`, `event`, `error`, `health`, `evidence`, `telemetry`,
-//! `clock`, `shutdown`, `killpoint`.
+//! `consumer`. Beside them: `config`, `context`, `event`, `error`, `health`, `evidence`, `ring`,
+//! `telemetry`, `clock`, `shutdown`, `killpoint`.
 
 pub mod breaker;
 pub mod bus;
@@ -22,6 +22,7 @@ pub mod http;
 pub mod idempotency;
 pub mod killpoint;
 pub mod outbox;
+pub mod ring;
 mod routes;
 pub mod service;
 pub mod shutdown;

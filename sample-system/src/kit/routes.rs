@@ -114,14 +114,7 @@ async fn edges(State(shared): App) -> Json<Value> {
 
 /// What went out over all edges, try by try.
 async fn attempts(State(shared): App, page: Page) -> Json<Value> {
-    let limit = usize::try_from(page.limit).unwrap_or(usize::MAX);
-    let rows = shared.attempts.after(page.after, limit).into_iter();
-    let rows = rows.map(|(seq, row)| {
-        let mut row = json!(row);
-        row["seq"] = seq.into();
-        (seq, row)
-    });
-    evidence(&shared).page("attempts", rows.collect())
+    evidence(&shared).page("attempts", shared.attempts.page(page))
 }
 
 #[derive(Deserialize)]

@@ -99,6 +99,31 @@ async fn refused_orders_leave_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_provider_and_its_caller_tell_of_the_same_calls() {
+    let shop = Shop::open().await;
+    let token = shop.login("load1").await;
+    for (key, method) in [("k1", "card"), ("k2", "card-declined")] {
+        let wish = json!({ "sku": "A1", "quantity": 1, "method": method });
+        shop.post("/api/orders", &token, key, wish).await;
+    }
+    shop.drained().await;
+    let told = async |service, list: &str| -> Vec<serde_json::Value> {
+        let path = format!("/internal/{list}?limit=5000");
+        let report = shop.internal(service, &path).await;
+        let rows = report[list].as_array().expect("a list").iter();
+        let to_psp = rows.filter(|row| row["link"] == "payments -> psp" || service == "psp");
+        let names = ["method", "path", "key", "trace", "status", "end"];
+        to_psp
+            .map(|row| json!(names.map(|name| &row[name])))
+            .collect()
+    };
+    let received = told("psp", "arrivals").await;
+    assert_eq!(received, told("payments", "attempts").await);
+    let statuses: Vec<_> = received.iter().map(|row| row[4].clone()).collect();
+    assert_eq!(statuses, [201, 402]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_last_pieces_are_sold_once_however_many_ask_at_a_time() {
     let shop = Shop::open().await;
     let token = shop.login("load1").await;

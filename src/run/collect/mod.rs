@@ -124,12 +124,9 @@ pub(crate) struct Reader {
 impl Reader {
     /// Readers of all sources of a plan.
     pub(crate) fn all(context: &Context) -> Result<Vec<Self>, String> {
-        // Where the run's own proxy sees every request, nobody else is asked for them.
-        let is_shared = context.plan.toxiproxy.is_some();
-        let wanted = |plan: &&SourcePlan| is_shared || plan.records != RecordKind::Call;
         let sources = context.plan.system.evidence.iter();
         sources
-            .filter(wanted)
+            .filter(|source| context.plan.is_read(source))
             .map(|plan| {
                 let mapping = Mapping::new(plan, context.journal.clock())
                     .map_err(|error| format!("evidence `{}`: {error}", plan.name))?;

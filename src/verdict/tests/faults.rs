@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use super::super::context::{Context, Span};
 use super::super::testing::*;
-use crate::evidence::{CallEnd, Event, SourceState};
+use crate::evidence::{Call, CallEnd, Event, SourceState};
 use crate::plan::fault::{Distribution, Down};
 use crate::plan::property::*;
 use crate::plan::system::{Protocol, RecordKind};
-use crate::plan::{Direction, FaultEffect, LinkEffect, LinkName, ProcessEffect, ServiceName};
+use crate::plan::{
+    Direction, FaultEffect, LinkEffect, LinkName, ProcessEffect, ServiceName, SourceName,
+};
 
 fn errors() -> Property {
     Property::Errors(Errors {
@@ -219,6 +221,74 @@ fn two_who_saw_the_same_calls_are_one_witness() {
         "{}",
         verdict.why
     );
+}
+
+/// A run whose provider tells of each call that it received, which are those that crossed its link
+/// and `bypassing` more in the baseline.
+fn told_by_the_provider(mut run: Run, bypassing: u64) -> Run {
+    let arrivals = source("psp-arrivals", RecordKind::Call, "psp");
+    let mut received: Vec<_> = run.evidence.calls.clone();
+    received.retain(|it| it.link == psp());
+    received.extend((0..bypassing).map(|n| call(&psp(), BASELINE + S + n * MS, "around")));
+    for it in &mut received {
+        it.source = arrivals.name.clone();
+        it.at_ns += MS;
+    }
+    run.evidence.calls.extend(received);
+    run.plan.system.evidence.push(arrivals);
+    run
+}
+
+#[test]
+fn callee_that_received_more_than_crossed_its_link_was_bypassed() {
+    for run in [Run::healthy, through_a_toxiproxy] {
+        told_by_the_provider(run(), 0).passes(errors());
+        let mut run = told_by_the_provider(run(), 50);
+        let verdict = run.is_inconclusive(errors(), "`payments -> psp` was bypassed");
+        assert!(
+            verdict.why.contains("`psp-arrivals` tells of"),
+            "{}",
+            verdict.why
+        );
+    }
+}
+
+#[test]
+fn where_the_proxy_counts_no_requests_none_can_be_missed() {
+    let mut run = told_by_the_provider(Run::healthy(), 50);
+    run.plan.system.links[2].protocol = Protocol::Tcp;
+    let log = SourceName::new(crate::evidence::REQUEST_LOG);
+    let counted = |it: &Call| it.link == psp() && it.source == log;
+    run.evidence.calls.retain(|it| !counted(it));
+    run.passes(errors());
+}
+
+#[test]
+fn a_request_that_arrives_as_the_baseline_begins_bypassed_nothing() {
+    let mut run = told_by_the_provider(Run::healthy(), 0);
+    // Given up by its caller before the baseline, received after its begin, more than once.
+    for n in 1..=50 {
+        let mut gone = silent(call(&psp(), BASELINE - 700 * MS - n * MS, "late"));
+        gone.ended_ns = Some(gone.at_ns + 500 * MS);
+        let mut late = call(&psp(), BASELINE + n, "late");
+        late.source = SourceName::new("psp-arrivals");
+        run.evidence.calls.extend([gone, late]);
+    }
+    run.passes(errors());
+}
+
+#[test]
+fn only_who_receives_and_never_calls_is_asked_beside_the_run_s_own_proxy() {
+    let mut run = told_by_the_provider(through_a_toxiproxy(), 0);
+    let read = |run: &Run| -> Vec<String> {
+        let sources = run.plan.system.evidence.iter();
+        let calls = sources.filter(|it| it.records == RecordKind::Call);
+        let read = calls.filter(|it| run.plan.is_read(it));
+        read.map(|it| it.name.to_string()).collect()
+    };
+    assert_eq!(read(&run), ["payments-attempts", "psp-arrivals"]);
+    run.plan.toxiproxy = None;
+    assert_eq!(read(&run), ["psp-arrivals"]);
 }
 
 fn process(effect: ProcessEffect) -> Run {

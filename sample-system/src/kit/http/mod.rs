@@ -2,6 +2,7 @@
 //!
 //! Never business rules. Next: `http::server` (listening and stopping), `http::bulkhead`.
 
+pub(crate) mod arrivals;
 mod bulkhead;
 mod middleware;
 pub(crate) mod server;
