@@ -246,6 +246,9 @@ pub enum Event {
         response_bytes: u64,
         /// Requests that entered so far; none on links that are not http.
         requests: Option<u64>,
+        /// Connections so far whose bytes could not be read as HTTP/1.1, on links that are http.
+        #[serde(default)]
+        opaque: u64,
     },
     /// The drain ended.
     DrainEnded {

@@ -21,6 +21,7 @@ pub use records::{
     SagaState, Sample, StepPhase, Transition, Version,
 };
 
+pub use crate::plan::system::{OPERATIONS, REQUEST_LOG};
 use crate::plan::{LinkName, Plan, SourceName};
 
 /// All evidence of a run, in memory. Records of one kind are in order of collection.
@@ -30,7 +31,7 @@ pub struct Evidence {
     pub events: Vec<Stamped>,
     /// What the load did, in order of the intended start.
     pub operations: Vec<Operation>,
-    /// Requests that entered links.
+    /// Requests that entered links, by everybody who tells of them.
     pub calls: Vec<Call>,
     /// Claimed breaker states.
     pub transitions: Vec<Transition>,
@@ -89,11 +90,6 @@ pub struct Damage {
     /// What is wrong with it.
     pub why: String,
 }
-
-/// The name under which the reading of the proxy's request log is reported.
-pub const REQUEST_LOG: &str = "request-log";
-/// The name under which the worker's own account of its operations is reported.
-pub const OPERATIONS: &str = "operations";
 
 /// How the reading of a source went, over the whole run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

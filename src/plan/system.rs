@@ -258,6 +258,11 @@ pub enum RecordKind {
     Sample,
 }
 
+/// The name under which the reading of the proxy's request log is reported.
+pub const REQUEST_LOG: &str = "request-log";
+/// The name under which the worker's own account of its operations is reported.
+pub const OPERATIONS: &str = "operations";
+
 /// A source of evidence.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -497,9 +497,9 @@ impl Links {
         log.error = None;
         log.lost += page.lost;
         log.next = page.next;
-        log.rows += page.rows.len() as u64;
         let count = page.rows.len();
         for call in page.rows.into_iter().filter_map(|row| self.call(row)) {
+            log.rows += 1;
             self.journal.record(Record::Call(call));
         }
         count
@@ -551,6 +551,7 @@ impl Links {
                 request_bytes: stats.bytes.upstream_sent,
                 response_bytes: stats.bytes.downstream_sent,
                 requests: (link.protocol == Protocol::Http).then_some(stats.requests),
+                opaque: stats.opaque,
             });
         }
     }

@@ -1,14 +1,14 @@
 //! Who tells what crossed a link, and what is missing of it: the request log of the run's own proxy, else
-//! what its caller or callee tells (the weaker witness). Two who tell of one link are compared, never added.
+//! what its caller or callee tells (the weaker witness). A callee that tells as well is held against the log.
 
 use std::collections::BTreeMap;
 
-use crate::evidence::{Event, REQUEST_LOG, Stamped};
+use crate::evidence::{Call, Event, REQUEST_LOG, Stamped};
 use crate::plan::system::Protocol;
 use crate::plan::{LinkName, SourceName};
 
 use super::case::Gap;
-use super::context::Context;
+use super::context::{Context, Span};
 use super::text;
 
 /// For so long after its caller gave it up, a request may still reach its callee, ns.
@@ -17,16 +17,15 @@ const BYPASS_GRACE_NS: u64 = 1_000_000_000;
 impl Context<'_> {
     /// What is missing of the word on what crossed a link.
     pub(crate) fn call_gaps(&self, link: &LinkName) -> Vec<Gap> {
-        let gaps = self.witness_gaps(link);
-        if gaps.is_empty() {
-            return self.bypassed(link).into_iter().collect();
-        }
+        let mut gaps = self.witness_gaps(link);
+        gaps.extend(self.bypassed(link));
         gaps
     }
 
     fn witness_gaps(&self, link: &LinkName) -> Vec<Gap> {
         let Some(server) = &self.plan.toxiproxy else {
-            return self.known_loss(REQUEST_LOG).into_iter().collect();
+            let gaps = [self.known_loss(REQUEST_LOG), self.unreadable(link)];
+            return gaps.into_iter().flatten().collect();
         };
         let Some(source) = self.plan.call_source(link) else {
             return vec![Gap::new(
@@ -41,16 +40,41 @@ impl Context<'_> {
         gaps.into_iter().flatten().collect()
     }
 
-    /// A callee that received more in the baseline than what crossed its link: the rest came around
-    /// the proxy, where no fault reaches it and nobody counts it.
+    /// Connections in which the proxy could not count requests.
+    fn unreadable(&self, link: &LinkName) -> Option<Gap> {
+        let told = self.evidence.events.iter().rev();
+        let opaque = told.filter_map(|it| match &it.event {
+            Event::LinkStats {
+                link: of, opaque, ..
+            } if of == link => Some(*opaque),
+            _ => None,
+        });
+        let opaque = opaque.max().filter(|opaque| *opaque > 0)?;
+        Some(Gap::new(
+            format!(
+                "{} on `{link}` could not be read as HTTP/1.1",
+                text::count(opaque, "connection")
+            ),
+            format!(
+                "let `{}` speak HTTP/1.1 there, or declare `protocol: tcp`",
+                link.from
+            ),
+        ))
+    }
+
+    /// A callee that received more under load than what crossed its link: the rest came around the
+    /// proxy, where no fault reaches it and nobody counts it.
+    ///
+    /// Only the run's own proxies know what crossed: a caller's log tells what it sent, not which way.
     pub(crate) fn bypassed(&self, link: &LinkName) -> Option<Gap> {
-        // Our proxies tell requests apart on `http` links only.
-        if self.plan.toxiproxy.is_none() && self.plan.link(link)?.protocol != Protocol::Http {
+        let counts = self.plan.link(link)?.protocol == Protocol::Http;
+        if self.plan.toxiproxy.is_some() || !counts || !self.witness_gaps(link).is_empty() {
             return None;
         }
+        let load = Span::new(self.baseline.from, self.load_end);
         let told = self.evidence.calls.iter().filter(|call| {
             call.link == *link
-                && self.baseline.holds(call.at_ns)
+                && load.holds(call.at_ns)
                 && (self.plan.source_service(&call.source))
                     .is_some_and(|service| service.as_str() == link.to)
         });
@@ -59,24 +83,22 @@ impl Context<'_> {
             *received.entry(&call.source).or_default() += 1;
         }
         let (source, received) = received.into_iter().max_by_key(|(_, n)| *n)?;
-        let unsure = self.clock_error(source) + self.calls_clock_error(link);
-        let crossed = self.calls(link).iter().filter(|call| {
+        let unsure = self.clock_error(source);
+        let could_arrive = |call: &&&Call| {
             let ended = call.ended_ns.unwrap_or(u64::MAX);
-            call.at_ns < self.baseline.to.saturating_add(unsure)
-                && ended.saturating_add(BYPASS_GRACE_NS + unsure) >= self.baseline.from
-        });
-        let crossed = crossed.count() as u64;
+            call.at_ns < load.to.saturating_add(unsure)
+                && ended.saturating_add(BYPASS_GRACE_NS + unsure) >= load.from
+        };
+        let crossed = self.calls(link).iter().filter(could_arrive).count() as u64;
         (received > crossed).then(|| {
             Gap::new(
                 format!(
-                    "`{}` was bypassed: `{source}` tells of {} in the baseline, {crossed} \
-                     crossed the link",
-                    link,
+                    "`{link}` was bypassed: `{source}` tells of {}, {crossed} crossed the link",
                     text::count(received, "call"),
                 ),
                 format!(
-                    "let whoever calls `{}` do so by `$(link:{})`, so that every call crosses \
-                     a link",
+                    "let whoever calls `{}` do so by `$(link:{})`, and let `{source}` tell of \
+                     those calls alone",
                     link.to, link.to
                 ),
             )

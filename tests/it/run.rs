@@ -156,6 +156,11 @@ expect: { judged: { errors: { operation: call, during: slow, at-most: 10% } } }
     assert!(probed["event"]["took-ms"].is_u64(), "{probed}");
     let calls = fs::read_to_string(done.folder().join("records/call.jsonl")).expect("calls");
     assert!(!calls.contains("/health/ready"), "it is nobody's traffic");
+    let rows: u64 = (done.events("source-read").iter())
+        .filter(|it| it["source"] == "request-log")
+        .map(|it| it["rows"].as_u64().expect("a number"))
+        .sum();
+    assert_eq!(rows, calls.lines().count() as u64, "nor lost");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Evidence that is only kept in memory: the newest [`ROWS_MAX`] rows, numbered, so that a reader that
-//! comes back gets each once and sees what it missed.
+//! comes back gets each once.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -45,20 +45,25 @@ impl<T> Default for Ring<T> {
     }
 }
 
-impl<T: Serialize> Ring<T> {
+impl<T: Serialize + Clone> Ring<T> {
     /// Rows after the cursor of a page, each with its sequence number, which it also carries as `seq`.
     pub(crate) fn page(&self, page: Page) -> Vec<(i64, Value)> {
+        let numbered = |(seq, row): (i64, T)| {
+            let mut row = json!(row);
+            row["seq"] = seq.into();
+            (seq, row)
+        };
+        self.after(page).into_iter().map(numbered).collect()
+    }
+
+    /// Copies, so that nobody who adds a row waits for them to be written out.
+    fn after(&self, page: Page) -> Vec<(i64, T)> {
         let ring = self.ring();
         let first = ring.last - i64::try_from(ring.rows.len()).unwrap_or(ring.last) + 1;
         let skip = usize::try_from(page.after + 1 - first).unwrap_or(0);
         let limit = usize::try_from(page.limit).unwrap_or(usize::MAX);
         let rows = (first..).zip(&ring.rows).skip(skip).take(limit);
-        rows.map(|(seq, row)| {
-            let mut row = json!(row);
-            row["seq"] = seq.into();
-            (seq, row)
-        })
-        .collect()
+        rows.map(|(seq, row)| (seq, row.clone())).collect()
     }
 }
 

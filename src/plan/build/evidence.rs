@@ -4,7 +4,8 @@ use crate::diagnostic::Span;
 use crate::diagnostic::meaning::{self, Noun};
 use crate::plan::load::OutcomeClass;
 use crate::plan::system::{
-    BacklogPlan, ConsumerPlan, DatabasePlan, Fetch, HttpFetch, RecordKind, SagaPlan, SourcePlan,
+    BacklogPlan, ConsumerPlan, DatabasePlan, Fetch, HttpFetch, OPERATIONS, REQUEST_LOG, RecordKind,
+    SagaPlan, SourcePlan,
 };
 use crate::plan::{
     BacklogName, ConsumerName, DatabaseName, OperationName, PortName, SagaName, ServiceName,
@@ -80,6 +81,10 @@ impl Builder<'_> {
     }
 
     fn evidence_source(&mut self, name: &Text, file: &EvidenceFile) -> Option<SourcePlan> {
+        if [OPERATIONS, REQUEST_LOG].contains(&name.value.as_str()) {
+            let why = "it stands for what the run itself records";
+            self.mistake(meaning::bad_name(name.span, &name.value, why));
+        }
         let records = self.record_kind(&file.records)?;
         for (part, what) in [
             (&file.otlp, "collecting traces is"),

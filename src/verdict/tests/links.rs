@@ -118,6 +118,27 @@ fn lost_rows_of_the_request_log_are_no_blocked_calls() {
 }
 
 #[test]
+fn connections_that_could_not_be_read_are_no_blocked_calls() {
+    let mut run = Run::healthy();
+    claims(&mut run);
+    let stats = |opaque| Event::LinkStats {
+        link: psp(),
+        connections: 9,
+        open: 0,
+        refused: 0,
+        request_bytes: 1,
+        response_bytes: 1,
+        requests: Some(1),
+        opaque,
+    };
+    run.add(END - S, stats(0));
+    run.passes(opens());
+    run.add(END, stats(2));
+    let says = "2 connections on `payments -> psp` could not be read as HTTP/1.1";
+    run.is_inconclusive(opens(), says);
+}
+
+#[test]
 fn a_breaker_whose_traffic_stops_only_after_the_limit_fails() {
     let mut run = Run::healthy();
     for n in 0..6 {
