@@ -99,7 +99,7 @@ fn compare(
         return;
     };
     let (pattern, help) = pattern(&different, ours, theirs, property);
-    let again = doubled(first, ours, theirs, property)
+    let again = repeated(first, ours, theirs, property)
         .and_then(|ledger| asked::again(context, ledger, first.0));
     let told = format!(
         "{} of {} differ{pattern}: `{}` has {left} {} and {right} {} {}{}; {totals}",
@@ -149,14 +149,14 @@ fn pattern(
             .filter(|key| holds(of(ours, key), of(theirs, key)))
             .count()
     };
-    let twice = |key: &&&Key<'_>| doubled(key, ours, theirs, property).is_some();
-    let doubled = different.iter().filter(twice).count();
+    let again = |key: &&&Key<'_>| repeated(key, ours, theirs, property).is_some();
+    let repeated = different.iter().filter(again).count();
     let kept = count(&|a, b| a != 0 && b == 0);
     let missing = count(&|a, b| a == 0 && b != 0);
     let most = different.len().div_ceil(2);
-    if doubled >= most {
+    if repeated >= most {
         (
-            format!(", {doubled} of them by exactly twice"),
+            format!(", {repeated} of them by a whole multiple"),
             Some("make every try of the write carry the same idempotency key, and honour it"),
         )
     } else if kept >= most {
@@ -174,16 +174,17 @@ fn pattern(
     }
 }
 
-/// The ledger that holds exactly twice what the other one does.
-fn doubled<'a>(
+/// The ledger that holds twice what the other one does, or three times, or more: what is written
+/// again is written whole.
+fn repeated<'a>(
     key: &Key<'_>,
     ours: &Ledger<'_>,
     theirs: &Ledger<'_>,
     property: &'a Conserved,
 ) -> Option<&'a SourceName> {
     match (of(ours, key), of(theirs, key)) {
-        (a, b) if b != 0 && a == 2 * b => Some(&property.left),
-        (a, b) if a != 0 && b == 2 * a => Some(&property.right),
+        (a, b) if b != 0 && a % b == 0 && a / b > 1 => Some(&property.left),
+        (a, b) if a != 0 && b % a == 0 && b / a > 1 => Some(&property.right),
         _ => None,
     }
 }

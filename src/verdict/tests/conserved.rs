@@ -51,7 +51,7 @@ fn a_double_charge_fails_and_a_refund_settles_it() {
     run.evidence.entries.push(again.clone());
     let verdict = run.fails(
         conserved(),
-        "by exactly twice: `o0` has charges 3980 and owed 1990",
+        "by a whole multiple: `o0` has charges 3980 and owed 1990",
     );
     assert!(
         verdict
@@ -166,7 +166,7 @@ fn times_order_rows_where_numbers_do_not_and_equal_ones_may_be_either_way() {
 /// Charges order 7 once more, while the run is still under way.
 fn charged_twice() -> Run {
     let mut run = Run::healthy();
-    let charge = |it: &&Entry| it.source.as_str() == "charges" && it.key == "o7";
+    let charge = |it: &&crate::evidence::Entry| it.source.as_str() == "charges" && it.key == "o7";
     let again = run.evidence.entries.iter().find(charge).cloned().unwrap();
     run.evidence.entries.push(again);
     run.did_not_drain();
@@ -223,6 +223,14 @@ fn a_double_charge_names_the_link_on_which_it_was_asked_for_twice() {
     });
     let says = "`o7` has charges 3980 and owed 1990 EUR-cent; it was asked for 2 times on \
                 payments -> psp; total";
+    run.fails(conserved(), says);
+    // Once more is no other defect.
+    let o7 = |it: &&Entry| it.key == "o7" && it.source.as_str() == "charges";
+    let third = run.evidence.entries.iter().find(o7).cloned().unwrap();
+    run.evidence.entries.push(third);
+    run.evidence.calls.push(call(&psp(), at + 60 * MS, "t7"));
+    let says = "by a whole multiple: `o7` has charges 5970 and owed 1990 EUR-cent; it was asked for \
+                3 times on payments -> psp; total";
     run.fails(conserved(), says);
 }
 
