@@ -42,8 +42,8 @@ impl Context<'_> {
 
     /// Connections in which the proxy could not count requests.
     fn unreadable(&self, link: &LinkName) -> Option<Gap> {
-        let told = self.evidence.events.iter().rev();
-        let opaque = told.filter_map(|it| match &it.event {
+        let events = self.evidence.events.iter();
+        let opaque = events.filter_map(|it| match &it.event {
             Event::LinkStats {
                 link: of, opaque, ..
             } if of == link => Some(*opaque),
@@ -55,10 +55,7 @@ impl Context<'_> {
                 "{} on `{link}` could not be read as HTTP/1.1",
                 text::count(opaque, "connection")
             ),
-            format!(
-                "let `{}` speak HTTP/1.1 there, or declare `protocol: tcp`",
-                link.from
-            ),
+            "let both ends speak HTTP/1.1 there, or declare `protocol: tcp`",
         ))
     }
 

@@ -19,15 +19,10 @@ pub struct Ring<T>(Arc<Mutex<Rows<T>>>);
 
 #[derive(Debug)]
 struct Rows<T> {
-    rows: VecDeque<T>,
+    /// Each with when it ended, ns of `CLOCK_MONOTONIC`.
+    rows: VecDeque<(T, u64)>,
     /// The sequence number of the last row; the first ever has 1.
     last: i64,
-}
-
-/// Something that takes time.
-pub trait Timed {
-    /// Notes that it is over, at an instant of `CLOCK_MONOTONIC`.
-    fn end_at(&mut self, mono_ns: u64);
 }
 
 impl<T> Clone for Ring<T> {
@@ -46,18 +41,20 @@ impl<T> Default for Ring<T> {
 }
 
 impl<T: Serialize + Clone> Ring<T> {
-    /// Rows after the cursor of a page, each with its sequence number, which it also carries as `seq`.
+    /// Rows after the cursor of a page, each with its sequence number, which it also carries as `seq`, and
+    /// with when it `ended`, ns of `CLOCK_MONOTONIC`.
     pub(crate) fn page(&self, page: Page) -> Vec<(i64, Value)> {
-        let numbered = |(seq, row): (i64, T)| {
+        let numbered = |(seq, (row, ended)): (i64, (T, u64))| {
             let mut row = json!(row);
             row["seq"] = seq.into();
+            row["ended"] = ended.into();
             (seq, row)
         };
         self.after(page).into_iter().map(numbered).collect()
     }
 
     /// Copies, so that nobody who adds a row waits for them to be written out.
-    fn after(&self, page: Page) -> Vec<(i64, T)> {
+    fn after(&self, page: Page) -> Vec<(i64, (T, u64))> {
         let ring = self.ring();
         let first = ring.last - i64::try_from(ring.rows.len()).unwrap_or(ring.last) + 1;
         let skip = usize::try_from(page.after + 1 - first).unwrap_or(0);
@@ -71,7 +68,7 @@ impl<T> Ring<T> {
     /// Notes what begins now; it is remembered when the answer is dropped.
     pub(crate) fn begin(&self, row: T) -> Underway<T>
     where
-        T: Timed + Clone,
+        T: Clone,
     {
         Underway {
             ring: self.clone(),
@@ -85,20 +82,20 @@ impl<T> Ring<T> {
 }
 
 /// What is not over yet. Dropped however the work ends, so none is forgotten.
-pub(crate) struct Underway<T: Timed + Clone> {
+pub(crate) struct Underway<T: Clone> {
     ring: Ring<T>,
     pub(crate) row: T,
 }
 
-impl<T: Timed + Clone> Drop for Underway<T> {
+impl<T: Clone> Drop for Underway<T> {
     fn drop(&mut self) {
-        self.row.end_at(mono_ns());
+        let ended = mono_ns();
         let mut ring = self.ring.ring();
         ring.last += 1;
         if ring.rows.len() == ROWS_MAX {
             ring.rows.pop_front();
         }
-        ring.rows.push_back(self.row.clone());
+        ring.rows.push_back((self.row.clone(), ended));
     }
 }
 
@@ -109,27 +106,20 @@ mod tests {
     #[derive(Clone, Serialize)]
     struct Row {
         n: usize,
-        ended: u64,
-    }
-
-    impl Timed for Row {
-        fn end_at(&mut self, mono_ns: u64) {
-            self.ended = mono_ns;
-        }
     }
 
     fn add(ring: &Ring<Row>, n: usize) {
-        drop(ring.begin(Row { n, ended: 0 }));
+        drop(ring.begin(Row { n }));
     }
 
     #[test]
     fn a_reader_that_comes_back_gets_each_row_once_and_in_order() {
-        let ring = Ring::default();
+        let (ring, began) = (Ring::default(), mono_ns());
         let page = |after, limit| -> Vec<(i64, u64)> {
             let rows = ring.page(Page { after, limit }).into_iter();
             rows.map(|(seq, row)| {
                 assert_eq!(row["seq"], seq);
-                assert_ne!(row["ended"], 0);
+                assert!(row["ended"].as_u64().unwrap() >= began);
                 (seq, row["n"].as_u64().unwrap())
             })
             .collect()

@@ -163,12 +163,16 @@ fn times_order_rows_where_numbers_do_not_and_equal_ones_may_be_either_way() {
     run.is_inconclusive(never_below(0), "in which order");
 }
 
+fn charge_again(run: &mut Run) {
+    let charge = |it: &&Entry| it.source.as_str() == "charges" && it.key == "o7";
+    let again = run.evidence.entries.iter().find(charge).cloned().unwrap();
+    run.evidence.entries.push(again);
+}
+
 /// Charges order 7 once more, while the run is still under way.
 fn charged_twice() -> Run {
     let mut run = Run::healthy();
-    let charge = |it: &&crate::evidence::Entry| it.source.as_str() == "charges" && it.key == "o7";
-    let again = run.evidence.entries.iter().find(charge).cloned().unwrap();
-    run.evidence.entries.push(again);
+    charge_again(&mut run);
     run.did_not_drain();
     run
 }
@@ -225,9 +229,7 @@ fn a_double_charge_names_the_link_on_which_it_was_asked_for_twice() {
                 payments -> psp; total";
     run.fails(conserved(), says);
     // Once more is no other defect.
-    let o7 = |it: &&Entry| it.key == "o7" && it.source.as_str() == "charges";
-    let third = run.evidence.entries.iter().find(o7).cloned().unwrap();
-    run.evidence.entries.push(third);
+    charge_again(&mut run);
     run.evidence.calls.push(call(&psp(), at + 60 * MS, "t7"));
     let says = "by a whole multiple: `o7` has charges 5970 and owed 1990 EUR-cent; it was asked for \
                 3 times on payments -> psp; total";

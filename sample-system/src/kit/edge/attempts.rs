@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::kit::ring::{Ring, Timed};
+use crate::kit::ring::Ring;
 
 /// One try of one request.
 #[derive(Clone, Debug, Serialize)]
@@ -22,19 +22,11 @@ pub struct AttemptRow {
     pub at: u64,
     /// When the head of the answer was there, same clock.
     pub first_byte: Option<u64>,
-    /// When it was over, same clock.
-    pub ended: u64,
     /// The status of the answer.
     pub status: Option<u16>,
     /// `answered`, `refused` (no connection), `closed-by-callee` (it broke off), `closed-by-caller`
     /// (time-out, or nobody waits any more).
     pub end: &'static str,
-}
-
-impl Timed for AttemptRow {
-    fn end_at(&mut self, mono_ns: u64) {
-        self.ended = mono_ns;
-    }
 }
 
 /// The ring that all edges of a service share.

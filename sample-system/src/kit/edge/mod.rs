@@ -356,7 +356,6 @@ impl Edge {
             trace: context.trace_id().to_owned(),
             at: mono_ns(),
             first_byte: None,
-            ended: 0,
             status: None,
             end: "closed-by-caller",
         }

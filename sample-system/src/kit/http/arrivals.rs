@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::kit::clock::mono_ns;
 use crate::kit::context::Context;
 use crate::kit::edge::IDEMPOTENCY_KEY;
-use crate::kit::ring::{Ring, Timed};
+use crate::kit::ring::Ring;
 
 /// One request that came in.
 #[derive(Clone, Debug, Serialize)]
@@ -24,18 +24,10 @@ pub(crate) struct ArrivalRow {
     pub trace: String,
     /// When its head was read, ns of `CLOCK_MONOTONIC`.
     pub at: u64,
-    /// When the answer was ready, or nobody waited for it any more, same clock.
-    pub ended: u64,
     /// The status of the answer.
     pub status: Option<u16>,
     /// `answered`, or `closed-by-caller`.
     pub end: &'static str,
-}
-
-impl Timed for ArrivalRow {
-    fn end_at(&mut self, mono_ns: u64) {
-        self.ended = mono_ns;
-    }
 }
 
 /// The requests that came in.
@@ -55,7 +47,6 @@ pub(crate) async fn note(
         key: key.and_then(|it| it.to_str().ok()).map(str::to_owned),
         trace: context.map_or_else(String::new, |it| it.trace_id().to_owned()),
         at: mono_ns(),
-        ended: 0,
         status: None,
         end: "closed-by-caller",
     });
