@@ -131,15 +131,14 @@ async fn compare_delays(asked: &Asked, subjects: &[Subject], rounds: usize, each
         .into_iter()
         .chain(real.map(|real| (real.name, real)))
         .collect();
-    let mut errors: BTreeMap<(&'static str, usize), Vec<f64>> = BTreeMap::new();
+    let mut errors: BTreeMap<(&'static str, usize), Vec<Vec<f64>>> = BTreeMap::new();
     let mut echoes: BTreeMap<usize, Figures> = BTreeMap::new();
     let awake = asked.awake();
     for _ in 0..rounds {
         for timed in &delays::ALL {
             for (place, (_, subject)) in both.iter().enumerate() {
                 let seen = timed.errors(subject, each).await;
-                let all = errors.entry((timed.kind(), place)).or_default();
-                all.extend(seen);
+                errors.entry((timed.kind(), place)).or_default().push(seen);
             }
         }
         for (place, (_, subject)) in both.iter().enumerate() {
@@ -149,13 +148,23 @@ async fn compare_delays(asked: &Asked, subjects: &[Subject], rounds: usize, each
     }
     drop(awake);
     println!("how far delays of 50 ms are off, ms, over {rounds} rounds in turn");
-    for ((kind, place), errors) in &errors {
+    println!(
+        "  (of all; then the middle one of the rounds' own, which a stall of the machine is no part of)"
+    );
+    for ((kind, place), rounds) in &errors {
+        let all = rounds.concat();
+        let middle = |share| {
+            let each = rounds.iter().map(|seen| measure::quantile(seen, share));
+            measure::quantile(&each.collect::<Vec<_>>(), 0.5)
+        };
         println!(
-            "  {kind:<12} {:<15} p50 {:>7.3}  p99 {:>7.3}  n {}",
+            "  {kind:<12} {:<15} p50 {:>7.3}  p99 {:>7.3}  n {:<6}  rounds: p50 {:>7.3}  p99 {:>7.3}",
             both[*place].0,
-            measure::quantile(errors, 0.5),
-            measure::quantile(errors, 0.99),
-            errors.len()
+            measure::quantile(&all, 0.5),
+            measure::quantile(&all, 0.99),
+            all.len(),
+            middle(0.5),
+            middle(0.99),
         );
     }
     println!("echo of 8 MB through latency 200, s");
