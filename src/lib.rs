@@ -7,6 +7,7 @@
 //! ([`toxiproxy`]) and in the parent of all processes ([`keeper`]); the rest are functions of their
 //! arguments.
 
+mod bell;
 pub mod cli;
 pub mod diagnostic;
 pub mod display;

@@ -1,8 +1,9 @@
 //! What the load worker measures, against what is known from elsewhere: `cargo bench --bench load`.
 //!
 //! `stall` freezes a target and compares the worker's p99 with the one that the logged freeze
-//! implies; `pacer` compares the worker's send-lag with that of a bare pacer next to it. Both drive
-//! the real `chaos worker` process through [`LoadHost`]. Exit code 1 when a bar is missed.
+//! implies; `pacer` compares the worker's send-lag with that of a bare pacer next to it, `rounds=5`
+//! times. Both drive the real `chaos worker` process through [`LoadHost`]. Exit code 1 when a bar is
+//! missed.
 //!
 //! No criterion: one run is one number, and what matters is whether it is the right one.
 //!
@@ -12,12 +13,16 @@
     reason = "the numbers are the output of a benchmark"
 )]
 
+mod bare;
 mod pacer;
 mod rig;
 mod stall;
 mod target;
 
 use std::process::ExitCode;
+
+/// Of `pacer`.
+const ROUNDS: usize = 5;
 
 /// What was missed, as a sentence.
 type Missed = Vec<String>;
@@ -29,6 +34,8 @@ fn main() -> ExitCode {
         // `cargo test --all-targets` runs it too, and checks that it can be built.
         return ExitCode::SUCCESS;
     }
+    let rounds = arguments.iter().find_map(|it| it.strip_prefix("rounds="));
+    let rounds = rounds.map_or(ROUNDS, |given| given.parse().expect("rounds is a number"));
     let all = !has("stall") && !has("pacer");
     rig::allow_many_files();
     let mut missed = Missed::new();
@@ -36,7 +43,7 @@ fn main() -> ExitCode {
         missed.extend(stall::measure());
     }
     if all || has("pacer") {
-        missed.extend(pacer::measure());
+        missed.extend(pacer::measure(rounds));
     }
     missed
         .iter()

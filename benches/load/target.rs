@@ -1,6 +1,6 @@
 //! The trivial target: answers every request at once, and can be frozen as a whole.
 //!
-//! One thread at nice +5, as the services of a run are: worker and pacer are scheduled first.
+//! One thread at nice +5, as the services of a run are: the worker is scheduled first.
 
 use std::convert::Infallible;
 use std::sync::mpsc;
@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chaos_harness::evidence::clock::mono_ns;
-use chaos_harness::load::pacer;
 use http_body_util::Full;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+
+use crate::bare;
 
 const NICE: i32 = 5;
 
@@ -98,10 +98,7 @@ async fn freeze(order: Freeze) {
     let ahead = Duration::from_nanos(order.from_ns.saturating_sub(mono_ns()));
     tokio::time::sleep(ahead).await;
     let frozen_ns = mono_ns();
-    pacer::sleep_until(
-        frozen_ns + order.lasts.as_nanos() as u64,
-        &CancellationToken::new(),
-    );
+    bare::sleep_until(frozen_ns + order.lasts.as_nanos() as u64);
     let thawed_ns = mono_ns();
     let _ = order.logged.send((frozen_ns, thawed_ns));
 }

@@ -6,8 +6,9 @@
 //! faults or verdicts and never runs inside the coordinator.
 //!
 //! ```text
-//! schedule ─ pacer (thread) ─ queue ─ users (thread, hosted by goose) ─ notes ─ recorder ─ uplink
-//!  when       hands out        bounded  walk journeys over HTTP          bounded  books   batches
+//! schedule ─ pacer ─ queue ─ users (hosted by goose) ─ notes ─ recorder ─ uplink
+//!  when    hands out  bounded  walk journeys over HTTP  bounded  books    batches
+//!       └────────── one thread ──────────┘                    └── another ──┘
 //! ```
 //!
 //! Read next: [`wire`] (what it is told and what it tells), [`schedule`], `user.rs`, `recorder.rs`,
@@ -20,7 +21,7 @@ pub mod hlog;
 mod host;
 mod http;
 mod journeys;
-pub mod pacer;
+mod pacer;
 mod queue;
 mod recorder;
 pub mod render;

@@ -1,8 +1,8 @@
 //! `chaos worker`: the process that drives a part of the load.
 //!
 //! It dials its coordinator, gets its part, opens connections, says ready, waits for T0, and then
-//! sends what happened about once a second until everything is told. Three threads: this one keeps
-//! the books and talks to the coordinator; one runs the users; one paces.
+//! sends what happened about once a second until everything is told. Two threads: this one keeps
+//! the books and talks to the coordinator; the other paces and runs the users.
 
 use std::io::Read as _;
 use std::sync::Arc;
@@ -10,9 +10,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rustix::process::setpriority_process;
+use rustix::thread::gettid;
 use rustix::time::{ClockId, clock_gettime};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+use crate::bell::Bell;
 use crate::plan::load::LoadModel;
 
 use super::host;
@@ -28,6 +32,8 @@ use super::uplink::{Gone, Uplink};
 use super::user::User;
 use super::wire::{Acknowledged, Assignment, Command, Failed, Ready};
 
+/// Of the thread that keeps the books, which must not keep a request from being sent.
+const NICE: i32 = 10;
 /// How often results are sent.
 const BATCH_EVERY: Duration = Duration::from_secs(1);
 /// How often the books are brought up to date and the end of the users is looked for.
@@ -88,40 +94,26 @@ async fn drive(uplink: &mut Uplink, assignment: Assignment) -> Result<(), Worker
     obey_signals(&shared)?;
     // Users end on every way out of here; their thread is joined where they are done.
     let _cut_at_exit = CutOnDrop(Arc::clone(&shared));
-    let mut threads = Threads {
-        users: spawn_users(&part, &assignment)?,
-        pacer: None,
-    };
-    let ready = until_ready(&shared, part.users, &threads.users).await?;
+    let users = spawn_users(&part, &assignment)?;
+    // Where it is not allowed the send-lag shows it.
+    let _ = setpriority_process(Some(gettid()), NICE);
+    let ready = until_ready(&shared, part.users, &users).await?;
     let () = uplink.post("/ready", &ready).await?;
 
     let mut line = uplink.another();
     let Some(t0_mono_ns) = until_go(&mut line, &shared).await? else {
-        return finish(uplink, part, threads, 0).await;
+        return finish(uplink, part, users, 0).await;
     };
     shared.begin(shared.clock.from_mono(t0_mono_ns));
     part.begun.cancel();
     let listener = tokio::spawn(listen(line, Arc::clone(&shared)));
-    threads.pacer = Some(spawn_pacer(&assignment, &part)?);
-    let result = finish(uplink, part, threads, t0_mono_ns).await;
+    let result = finish(uplink, part, users, t0_mono_ns).await;
     listener.abort();
     result
 }
 
-/// Who notes what happens.
-struct Threads {
-    users: JoinHandle<Result<(), String>>,
-    /// None before T0.
-    pacer: Option<JoinHandle<()>>,
-}
-
-impl Threads {
-    /// Whether nothing is noted any more. The pacer too: what it could hand to nobody after a stop
-    /// is a ticket all the same.
-    fn ended(&self) -> bool {
-        self.users.is_finished() && self.pacer.as_ref().is_none_or(JoinHandle::is_finished)
-    }
-}
+/// The thread that paces and runs the users; the error is a phrase.
+type Users = JoinHandle<Result<(), String>>;
 
 /// What this worker works with.
 struct Part {
@@ -200,40 +192,59 @@ fn watch_stdin(abandoned: CancellationToken) {
 
 fn obey_signals(shared: &Arc<Shared>) -> Result<(), WorkerError> {
     let shared = Arc::clone(shared);
+    let runtime = Handle::current();
     let on_signal = move |count| match count {
-        1 => stop(&shared, SIGNAL_GRACE),
+        1 => stop(&runtime, &shared, SIGNAL_GRACE),
         _ => shared.cut_now(),
     };
     signals::install(on_signal).map_err(WorkerError::Impossible)
 }
 
 /// Stops issuing now; cuts what is still in flight after the grace.
-fn stop(shared: &Arc<Shared>, grace: Duration) {
+fn stop(runtime: &Handle, shared: &Arc<Shared>, grace: Duration) {
     shared.stop.cancel();
     let shared = Arc::clone(shared);
-    std::thread::spawn(move || {
-        let until_ns = crate::evidence::clock::mono_ns() + grace.as_nanos() as u64;
-        pacer::sleep_until(until_ns, &shared.cut);
+    runtime.spawn(async move {
+        tokio::time::sleep(grace).await;
         shared.cut.cancel();
     });
 }
 
-/// The thread of the users. It returns when all have ended.
-fn spawn_users(
-    part: &Part,
-    assignment: &Assignment,
-) -> Result<JoinHandle<Result<(), String>>, WorkerError> {
+/// Starts the thread that paces and runs the users. It ends when all of them have ended.
+fn spawn_users(part: &Part, assignment: &Assignment) -> Result<Users, WorkerError> {
     let (shared, queue) = (Arc::clone(&part.shared), Arc::clone(&part.queue));
     let (users, timeout, begun) = (part.users, assignment.load.timeout, part.begun.clone());
-    let life = lives(assignment, Arc::clone(&shared), Arc::clone(&queue), begun);
+    let schedule = schedule(assignment, &shared);
+    let life = lives(
+        assignment,
+        Arc::clone(&shared),
+        Arc::clone(&queue),
+        begun.clone(),
+    );
     let run = move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| error.to_string())?;
-        let result = runtime.block_on(host::run(users, timeout, life));
-        // Tickets that nobody will take any more.
+        let result = runtime.block_on(async {
+            let bell = Bell::new().map_err(|error| format!("no timer for the pacer: {error}"))?;
+            match schedule {
+                Some(schedule) => {
+                    let (shared, queue) = (Arc::clone(&shared), Arc::clone(&queue));
+                    tokio::spawn(async move {
+                        begun.cancelled().await;
+                        pacer::pace(schedule, &shared, &queue, &bell).await;
+                    });
+                }
+                // Its users issue their own.
+                None => shared.issued_to_ns.store(u64::MAX, Relaxed),
+            }
+            host::run(users, timeout, life).await
+        });
+        // Nothing is due any more; what was, nobody will take.
+        drop(runtime);
         shared.stop.cancel();
+        shared.issued_to_ns.store(u64::MAX, Relaxed);
         for due in queue.abandon() {
             shared.note(Note::Dropped { due_ns: due.at_ns });
         }
@@ -241,6 +252,20 @@ fn spawn_users(
     };
     let thread = std::thread::Builder::new().name("users".into()).spawn(run);
     thread.map_err(|error| WorkerError::Impossible(error.to_string()))
+}
+
+/// The tickets of this worker's part; none in the closed model.
+fn schedule(assignment: &Assignment, shared: &Shared) -> Option<Schedule> {
+    let LoadModel::Open(arrivals) = &assignment.load.model else {
+        return None;
+    };
+    Some(Schedule::new(
+        arrivals,
+        assignment.seed,
+        assignment.duration,
+        shared.journeys.tickets_max(),
+        (assignment.worker, assignment.workers),
+    ))
 }
 
 /// What each user does with its life, by the model of the load.
@@ -293,32 +318,7 @@ async fn until(shared: &Shared, at_ns: u64) {
     }
 }
 
-fn spawn_pacer(assignment: &Assignment, part: &Part) -> Result<JoinHandle<()>, WorkerError> {
-    let (shared, queue) = (Arc::clone(&part.shared), Arc::clone(&part.queue));
-    let schedule = match &assignment.load.model {
-        LoadModel::Open(arrivals) => Some(Schedule::new(
-            arrivals,
-            assignment.seed,
-            assignment.duration,
-            shared.journeys.tickets_max(),
-            (assignment.worker, assignment.workers),
-        )),
-        // Users issue their own tickets.
-        LoadModel::Closed { .. } => None,
-    };
-    let run = move || match schedule {
-        Some(schedule) => pacer::pace(schedule, &shared, &queue),
-        None => shared.issued_to_ns.store(u64::MAX, Relaxed),
-    };
-    let thread = std::thread::Builder::new().name("pacer".into()).spawn(run);
-    thread.map_err(|error| WorkerError::Impossible(error.to_string()))
-}
-
-async fn until_ready(
-    shared: &Shared,
-    users: u32,
-    thread: &JoinHandle<Result<(), String>>,
-) -> Result<Ready, WorkerError> {
+async fn until_ready(shared: &Shared, users: u32, thread: &Users) -> Result<Ready, WorkerError> {
     let patience = shared.timeout + READY_SLACK;
     let all_ready = async {
         while shared.users_ready.load(Relaxed) < users && !thread.is_finished() {
@@ -361,7 +361,8 @@ async fn listen(mut line: Uplink, shared: Arc<Shared>) {
         match line.get("/command?begun").await {
             Ok(Command::Wait | Command::Go { .. }) => {}
             Ok(Command::Stop { grace_ms }) => {
-                return stop(&shared, Duration::from_millis(grace_ms));
+                let grace = Duration::from_millis(grace_ms);
+                return stop(&Handle::current(), &shared, grace);
             }
             Err(_) => return shared.cut_now(),
         }
@@ -372,7 +373,7 @@ async fn listen(mut line: Uplink, shared: Arc<Shared>) {
 async fn finish(
     uplink: &mut Uplink,
     mut part: Part,
-    threads: Threads,
+    users: Users,
     t0_mono_ns: u64,
 ) -> Result<(), WorkerError> {
     let mut batches = tokio::time::interval(BATCH_EVERY);
@@ -381,7 +382,7 @@ async fn finish(
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         // Before the notes are read: what was noted last is then among them.
-        let over = threads.ended();
+        let over = users.is_finished();
         let mut due = false;
         while let Ok(note) = part.notes.try_recv() {
             part.recorder.book(note);
@@ -410,7 +411,7 @@ async fn finish(
     };
     let finished = part.recorder.finish(cpu_s(), wall_s);
     let () = uplink.post("/finished", &finished).await?;
-    join(threads.users).await
+    join(users).await
 }
 
 async fn send(uplink: &mut Uplink, part: &mut Part, last: bool) -> Result<(), WorkerError> {
@@ -428,7 +429,7 @@ async fn send(uplink: &mut Uplink, part: &mut Part, last: bool) -> Result<(), Wo
     }
 }
 
-async fn join(users: JoinHandle<Result<(), String>>) -> Result<(), WorkerError> {
+async fn join(users: Users) -> Result<(), WorkerError> {
     let joined = tokio::task::spawn_blocking(|| users.join()).await;
     match joined {
         Ok(Ok(Ok(()))) => Ok(()),

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -360,6 +361,27 @@ fn listening_sockets(pid: u32) -> Vec<String> {
         }
     }
     found
+}
+
+#[tokio::test]
+async fn books_are_kept_behind_the_users() {
+    let target = target().await;
+    let rig = Rig::start(assignment(&target.url, 20.0, Duration::from_secs(1)), &[]).await;
+    rig.host.wait_ready(DEADLINE).await.unwrap();
+    let pid = rig.worker.id();
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let users = threads
+        .map(|thread| thread.unwrap().path())
+        .find(|thread| std::fs::read_to_string(thread.join("comm")).unwrap() == "users\n");
+    assert!(niceness(Path::new(&format!("/proc/{pid}"))) > niceness(&users.unwrap()));
+}
+
+fn niceness(task: &Path) -> i32 {
+    let stat = std::fs::read_to_string(task.join("stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    // Field 19 of proc_pid_stat(5); the 17th after the name.
+    let nice = fields.split_ascii_whitespace().nth(16).unwrap();
+    nice.parse().unwrap()
 }
 
 #[tokio::test]

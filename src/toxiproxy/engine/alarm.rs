@@ -7,14 +7,12 @@
 //! A processor that sleeps takes its time to wake, a virtual one some hundred microseconds. So the bell is set
 //! ahead by the lateness it usually has; what it rings early by is waited out.
 
-mod bell;
-
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 
-use self::bell::Bell;
 use super::locked;
+use crate::bell::Bell;
 use crate::toxiproxy::clock::{self, MICROSECOND, Nanos};
 
 /// The bell is set ahead by so much at most.
