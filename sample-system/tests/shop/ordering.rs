@@ -1,5 +1,7 @@
 //! What customers see, and what is left behind by it.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::json;
 
 use crate::boot::Shop;
@@ -123,6 +125,37 @@ async fn the_provider_and_its_caller_tell_of_the_same_calls() {
     assert_eq!(received, told("payments", "attempts").await);
     let statuses: Vec<_> = received.iter().map(|row| row[4].clone()).collect();
     assert_eq!(statuses, [201, 402]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_order_is_one_trace_over_all_hops() {
+    let shop = Shop::open().await;
+    let token = shop.login("load1").await;
+    let wish = json!({ "sku": "A1", "quantity": 1 });
+    shop.post("/api/orders", &token, "k1", wish).await;
+    shop.drained().await;
+    let mut traces: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for service in ["gateway", "orders", "payments"] {
+        let report = shop
+            .internal(service, "/internal/attempts?limit=5000")
+            .await;
+        for row in report["attempts"].as_array().expect("a list") {
+            let text = |name: &str| row[name].as_str().expect("a text").to_owned();
+            traces
+                .entry(text("link"))
+                .or_default()
+                .insert(text("trace"));
+        }
+    }
+    let order = traces["gateway -> orders"].clone();
+    assert_eq!(order.len(), 1);
+    for link in [
+        "orders -> inventory",
+        "orders -> payments",
+        "payments -> psp",
+    ] {
+        assert_eq!(traces[link], order, "{link}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

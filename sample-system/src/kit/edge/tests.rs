@@ -234,3 +234,72 @@ async fn a_full_bulkhead_refuses_at_once_and_counts_as_nothing() {
     assert_eq!((error.failure, error.tries), (Failure::BulkheadFull, 0));
     assert_eq!(edge.breaker().view().window.calls, 0);
 }
+
+/// The first answer; every other one is 200.
+fn first(nth: usize, status: StatusCode, retry_after: Option<&'static str>) -> Response {
+    match (nth, retry_after) {
+        (0, Some(seconds)) => (status, [(RETRY_AFTER, seconds)]).into_response(),
+        (0, None) => status.into_response(),
+        _ => ok(nth),
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_is_tried_again_only_when_the_callee_invites() {
+    type Answers = fn(usize) -> Response;
+    const BUSY: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
+    const MANY: StatusCode = StatusCode::TOO_MANY_REQUESTS;
+    let cases: [(Answers, u16, usize); 5] = [
+        (|nth| first(nth, BUSY, Some("0")), 200, 2),
+        (|nth| first(nth, BUSY, None), 503, 1),
+        // Longer than one request may wait.
+        (|nth| first(nth, BUSY, Some("3")), 503, 1),
+        (|nth| first(nth, MANY, Some("0")), 200, 2),
+        (|nth| first(nth, MANY, None), 429, 1),
+    ];
+    for (case, (answer, status, seen)) in cases.into_iter().enumerate() {
+        let (callee, url) = Callee::start(answer).await;
+        let told = match send(&edge(&url, |_| {}), EdgeRequest::get("/")).await {
+            Ok(reply) => reply.status,
+            Err(EdgeError {
+                failure: Failure::Status(status),
+                ..
+            }) => status,
+            Err(error) => panic!("{case}: {error}"),
+        };
+        assert_eq!((told.as_u16(), callee.seen()), (status, seen), "{case}");
+    }
+}
+
+#[tokio::test]
+async fn an_invitation_beyond_the_deadline_is_declined_at_once() {
+    let (callee, url) =
+        Callee::start(|nth| first(nth, StatusCode::SERVICE_UNAVAILABLE, Some("2"))).await;
+    let edge = edge(&url, |_| {});
+    let context = Context::background().within(Duration::from_secs(1));
+    let error = edge
+        .send(&context, EdgeRequest::get("/"))
+        .await
+        .unwrap_err();
+    assert_eq!((error.tries, callee.seen()), (1, 1));
+    assert!(context.left() > Some(Duration::ZERO), "it waited");
+}
+
+#[test]
+fn pauses_grow_and_are_drawn_anew_each_time() {
+    let edge = edge("http://127.0.0.1:1", |policy| {
+        policy.tries = 4;
+        (policy.backoff_min_ms, policy.backoff_max_ms) = (10, 100);
+    });
+    let drawn: Vec<Vec<u128>> = (0..200)
+        .map(|_| edge.pauses().map(|pause| pause.as_millis()).collect())
+        .collect();
+    // Four times the floor, then twice as much, then the cap.
+    for (nth, ceiling) in [40, 80, 100].into_iter().enumerate() {
+        let mut pauses = drawn.iter().map(|pauses| pauses[nth]);
+        assert!(pauses.clone().all(|pause| (10..=ceiling).contains(&pause)));
+        assert!(pauses.clone().any(|pause| pause < ceiling / 2));
+        assert!(pauses.any(|pause| pause > ceiling * 3 / 4));
+    }
+    assert!(drawn.iter().all(|pauses| pauses.len() == 3));
+}

@@ -51,3 +51,23 @@ impl Bulkhead {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    #[test]
+    fn a_full_bulkhead_refuses_at_once_and_says_when_to_come_back() {
+        let (commands, queries) = (Bulkhead::new("commands", 2), Bulkhead::new("queries", 1));
+        let places = [commands.enter().unwrap(), commands.clone().enter().unwrap()];
+        let refused = commands.enter().unwrap_err();
+        assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(refused.retry_after_s, Some(1));
+        // One class does not starve the other, and a place that is left is free.
+        drop(queries.enter().unwrap());
+        drop(places);
+        drop(commands.enter().unwrap());
+    }
+}
