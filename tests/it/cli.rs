@@ -36,6 +36,14 @@ fn plan_goes_to_standard_output_and_mistakes_to_standard_error() {
 }
 
 #[test]
+fn plans_of_the_shipped_scenarios_read_as_committed() {
+    for scenario in ["payment-outage", "orders-crash", "payment-reply-lost"] {
+        let plan = run(&["plan", &format!("scenarios/{scenario}.yaml")]);
+        insta::assert_snapshot!(format!("plan_of_{scenario}"), text(&plan.stdout));
+    }
+}
+
+#[test]
 fn generated_schemas_are_named_and_an_unknown_name_writes_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let dir = folder.path().join("schemas").display().to_string();
