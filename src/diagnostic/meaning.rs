@@ -406,6 +406,18 @@ pub fn never_fails(span: Span, why: &str, help: &str) -> Diagnostic {
     .help(help)
 }
 
+/// `every:` at records of which two may be equal.
+#[must_use]
+pub fn read_once(span: Span, records: &str) -> Diagnostic {
+    Diagnostic::error(
+        "scenario::read-once",
+        span,
+        format!("rows of `records: {records}` cannot be read again and again"),
+    )
+    .label("a row read twice looks like two equal rows")
+    .help("write `at-end: true`: they are read once, after the drain")
+}
+
 /// A limit that nothing can keep.
 #[must_use]
 pub fn never_passes(span: Span, why: &str, help: &str) -> Diagnostic {

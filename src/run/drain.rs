@@ -34,7 +34,8 @@ pub(crate) async fn watch(context: &Context, backlogs: &[Backlog], stop: Cancell
     }
 }
 
-/// Waits until all backlogs were zero for the quiet period, or the bound is reached.
+/// Waits until all backlogs were zero for the quiet period, or the bound is reached. Without any
+/// backlog nothing tells that nothing is in flight, and the bound is what the file gives it.
 pub(crate) async fn drain(context: &Context, backlogs: &[Backlog]) {
     let phases = context.plan.phases;
     let begun = Instant::now();
@@ -48,8 +49,13 @@ pub(crate) async fn drain(context: &Context, backlogs: &[Backlog]) {
         } else {
             None
         };
-        let drained = quiet_since.is_some_and(|since| now - since >= phases.drain_quiet);
-        if drained || now - begun >= phases.drain_within {
+        let was_quiet = quiet_since.is_some_and(|since| now - since >= phases.drain_quiet);
+        let is_over = now - begun >= phases.drain_within;
+        let drained = match backlogs {
+            [] => is_over,
+            _ => was_quiet,
+        };
+        if drained || is_over {
             context.journal.event(Event::DrainEnded {
                 drained,
                 left: round.left,

@@ -28,6 +28,8 @@ use super::text;
 
 /// Demand that a stretch needs, per caller instance.
 const DEMAND_MIN: f64 = 20.0;
+/// The share of its requests that a caller answers at least while its breaker is open.
+const ANSWERED_MIN: f64 = 0.5;
 /// ε of a suppression.
 const EPSILON: f64 = 0.05;
 /// How finely instants are searched.
@@ -190,6 +192,7 @@ impl Judge<'_> {
                 self.half_open(case, at);
                 self.others_go_on(case, at);
                 claims::expect_some(self.context, case, self.property);
+                self.caller_answers(case, open);
             }
             Opening::Never { best } => {
                 case.advise(
@@ -237,6 +240,32 @@ impl Judge<'_> {
         match best {
             Some(best) => Opening::Never { best },
             None => Opening::NoDemand { most },
+        }
+    }
+
+    /// A caller whose every connection hangs on the link is as silent there as one whose breaker is
+    /// open, but answers nobody. What it claims of its breaker tells the two apart as well.
+    fn caller_answers(&self, case: &mut Case, open: Span) {
+        let wanted = self.demand.wanted(open);
+        let share = self.demand.answered(open) / wanted.max(1e-9);
+        if wanted > 0.0
+            && share < ANSWERED_MIN
+            && !claims::open_in(self.context, self.property, open)
+        {
+            let link = &self.property.link;
+            case.missing(Gap::new(
+                format!(
+                    "{} answered only {} of what it was asked while {link} was silent: it may have \
+                     hung there",
+                    link.from,
+                    text::share(share)
+                ),
+                format!(
+                    "let `{}` tell of its breaker (`records: transition`), or give its calls a \
+                     time-out",
+                    link.from
+                ),
+            ));
         }
     }
 
@@ -369,7 +398,18 @@ impl Judge<'_> {
                 );
                 self.no_flood(case, at);
             }
-            Closing::Never { least } => {
+            // It may have closed in what nobody saw.
+            Closing::Never { until, .. } if until + STEP_NS < end + within => {
+                case.blocked(Gap::new(
+                    format!(
+                        "{} was seen only until {} after the fault's end, and had not closed by then",
+                        self.property.link,
+                        text::span(until - end)
+                    ),
+                    "lengthen `phases: recovery`, or raise `arrivals:`",
+                ));
+            }
+            Closing::Never { least, .. } => {
                 case.advise("let a few probes through once it has been open for long enough");
                 case.value = Some(format!("{} still blocked", text::share(least)));
                 case.violated(format!(
@@ -437,10 +477,11 @@ impl Judge<'_> {
     fn closing(&self, within: u64) -> Closing {
         let end = self.seen.on.to;
         let mut least = None::<f64>;
-        let mut at = end;
+        let (mut at, mut until) = (end, end);
         while at <= end + within {
             let span = self.enough_demand(at);
             if let Some(span) = span {
+                until = at;
                 let wanted = self.demand.wanted(span);
                 let missing = wanted - self.demand.attempts(span) as f64;
                 if missing <= (EPSILON * wanted).max(1.0) && self.open_throughout(span) {
@@ -451,7 +492,7 @@ impl Judge<'_> {
             }
             at += STEP_NS;
         }
-        least.map_or(Closing::NoDemand, |least| Closing::Never { least })
+        least.map_or(Closing::NoDemand, |least| Closing::Never { least, until })
     }
 
     /// No quarter of a stretch is mostly blocked: a flood at its end must not make up for a
@@ -512,6 +553,10 @@ enum Opening {
 
 enum Closing {
     At(u64),
-    Never { least: f64 },
+    /// `least` is what was blocked at best, `until` the last instant at which it was looked at.
+    Never {
+        least: f64,
+        until: u64,
+    },
     NoDemand,
 }

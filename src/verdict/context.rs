@@ -17,6 +17,7 @@ use crate::plan::{
 
 use super::JudgedWindow;
 use super::case::{Case, Gap};
+use super::stats::quantile;
 use super::text;
 
 /// A stretch of the run clock, end excluded, ns.
@@ -154,18 +155,17 @@ impl<'a> Context<'a> {
         ends.max().unwrap_or(self.baseline.to)
     }
 
-    /// The stretches that a window is made of.
+    /// The stretches that a window is made of, in order; none overlaps another.
     pub(crate) fn spans(&self, window: &Window) -> Vec<Span> {
         let of = |name| self.faults.get(name).map(|fault: &FaultSeen<'_>| fault.on);
         match window {
-            Window::During { faults, and_after } => faults
-                .iter()
-                .filter_map(of)
-                .map(|on| {
+            Window::During { faults, and_after } => {
+                let seen = faults.iter().filter_map(of);
+                merged(seen.map(|on| {
                     let to = on.to + and_after.as_nanos() as u64;
                     Span::new(on.from, to.min(self.load_end.max(on.to)))
-                })
-                .collect(),
+                }))
+            }
             Window::After { fault } => of(fault)
                 .map(|on| Span::new(on.to, self.load_end))
                 .into_iter()
@@ -228,7 +228,34 @@ impl<'a> Context<'a> {
         let faults = self.faults_of(window);
         case.missing_all(faults.iter().flat_map(|fault| self.fault_gaps(fault, None)));
         self.expect_exercised(&mut case);
+        if *window == Window::Baseline {
+            case.missing_all(self.under_way());
+        }
         case
+    }
+
+    /// More operations than their pace explains were under way when the first fault came, so they
+    /// are in no baseline: it may have been worse than it looks.
+    fn under_way(&self) -> Option<Gap> {
+        let asked = self.faults.values().map(|fault| fault.asked).min()?;
+        let began = self.operations.iter();
+        let began = began.filter(|it| self.baseline.holds(it.intended_ns));
+        let (ended, alive): (Vec<&Operation>, Vec<&Operation>) =
+            began.partition(|it| it.ended_ns < asked);
+        // Little's law, and what chance adds to that.
+        let lasted: u64 = ended.iter().map(|it| it.latency_ns()).sum();
+        let usual = lasted as f64 / self.baseline.len().max(1) as f64;
+        let bound = usual + 5.0 * (usual + 1.0).sqrt();
+        (alive.len() as f64 > bound).then(|| {
+            Gap::new(
+                format!(
+                    "{} of the baseline had not ended when the fault came, about {usual:.0} are \
+                     usual at their pace",
+                    text::count(alive.len() as u64, "operation")
+                ),
+                "lengthen `phases: baseline`, or find out what they waited for",
+            )
+        })
     }
 
     /// The window as a verdict shows it: from the first to the last of its stretches.
@@ -320,19 +347,27 @@ impl<'a> Context<'a> {
     }
 
     /// The generator kept up with its schedule, as far as latencies and rates go: blocks when not.
-    /// The lag may be a tenth of `limit_ns`, the smallest time that the property tells apart.
-    pub(crate) fn expect_generator(&self, case: &mut Case, limit_ns: u64) {
+    /// The lag may be a tenth of `limit_ns`, the smallest time that the property tells apart, over
+    /// the load as over the operations that are judged: a short window has stalls of its own.
+    pub(crate) fn expect_generator(&self, case: &mut Case, limit_ns: u64, judged: &[&Operation]) {
         self.expect_account(case);
         self.expect_no_drops(case, true);
-        if let Some(gap) = self.lag_gap(limit_ns) {
+        if let Some(gap) = self.lag_gap(limit_ns, judged) {
             case.blocked(gap);
         }
     }
 
     /// The generator sent later than a tenth of `limit_ns` allows.
-    pub(crate) fn lag_gap(&self, limit_ns: u64) -> Option<Gap> {
-        let bound_ns = (limit_ns / 10).max(5_000_000);
-        let lag_ns = self.load?.send_lag_p99_us.saturating_mul(1000);
+    pub(crate) fn lag_gap(&self, limit_ns: u64, judged: &[&Operation]) -> Option<Gap> {
+        let bound_ns = lag_bound(limit_ns);
+        let mut lags: Vec<u64> = judged.iter().map(|it| send_lag(it)).collect();
+        lags.sort_unstable();
+        let of_judged = quantile(&lags, 0.99).unwrap_or(0);
+        let lag_ns = self
+            .load?
+            .send_lag_p99_us
+            .saturating_mul(1000)
+            .max(of_judged);
         (lag_ns > bound_ns).then(|| {
             Gap::new(
                 format!(
@@ -470,6 +505,30 @@ impl<'a> Context<'a> {
         }
         found
     }
+}
+
+/// Stretches in order, those that overlap made one: nothing in them counts twice.
+fn merged(spans: impl Iterator<Item = Span>) -> Vec<Span> {
+    let mut spans: Vec<Span> = spans.collect();
+    spans.sort_by_key(|span| span.from);
+    let mut merged: Vec<Span> = Vec::new();
+    for span in spans {
+        match merged.last_mut().filter(|last| span.from <= last.to) {
+            Some(last) => last.to = last.to.max(span.to),
+            None => merged.push(span),
+        }
+    }
+    merged
+}
+
+/// How late an operation was sent, ns.
+pub(crate) fn send_lag(it: &Operation) -> u64 {
+    it.sent_ns.saturating_sub(it.intended_ns)
+}
+
+/// The lag that leaves a time which is held against a limit what it is, ns.
+pub(crate) fn lag_bound(limit_ns: u64) -> u64 {
+    (limit_ns / 10).max(5_000_000)
 }
 
 /// Whether the effect exists: done or accepted.

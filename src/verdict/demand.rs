@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::evidence::Call;
+use crate::evidence::{Call, CallEnd};
 use crate::plan::{FaultEffect, LinkName, ProcessEffect};
 
 use super::context::{Context, Span};
@@ -24,6 +24,8 @@ const LEARN_MIN: usize = 10;
 pub(crate) struct Demand {
     /// When each request arrived at the caller, with how many calls on the link it stands for.
     wanted: Vec<(u64, f64)>,
+    /// The same of those that the caller answered.
+    answered: Vec<(u64, f64)>,
     /// When each attempt that counts against the demand entered the link.
     attempts: Vec<u64>,
     /// When each attempt entered the link, those of unknown routes included.
@@ -35,9 +37,12 @@ pub(crate) struct Demand {
 impl Demand {
     /// D over a stretch.
     pub(crate) fn wanted(&self, span: Span) -> f64 {
-        let from = self.wanted.partition_point(|it| it.0 < span.from);
-        let to = self.wanted.partition_point(|it| it.0 < span.to);
-        self.wanted[from..to.max(from)].iter().map(|it| it.1).sum()
+        sum_in(&self.wanted, span)
+    }
+
+    /// As much of D as the caller answered, whatever it did on the link.
+    pub(crate) fn answered(&self, span: Span) -> f64 {
+        sum_in(&self.answered, span)
     }
 
     /// A over a stretch, as far as it counts against the demand.
@@ -55,6 +60,12 @@ impl Demand {
         let wanted = self.wanted(span);
         (wanted > 0.0).then(|| (1.0 - self.attempts(span) as f64 / wanted).max(0.0))
     }
+}
+
+fn sum_in(sorted: &[(u64, f64)], span: Span) -> f64 {
+    let from = sorted.partition_point(|it| it.0 < span.from);
+    let to = sorted.partition_point(|it| it.0 < span.to);
+    sorted[from..to.max(from)].iter().map(|it| it.1).sum()
 }
 
 fn count_in(sorted: &[u64], span: Span) -> u64 {
@@ -89,10 +100,12 @@ impl Context<'_> {
         let routes: Vec<Option<String>> = calls.iter().map(|call| causes.route(call)).collect();
         let ratios = self.ratios(link, &arrivals, &calls, &routes, learn);
         let ratio_of = |route: &str| ratios.get(route).or(ratios.get(ANY)).copied();
-        let wanted = arrivals
+        let stands_for = |(route, call): &(String, &Call)| Some((call.at_ns, ratio_of(route)?));
+        let wanted = arrivals.iter().filter_map(stands_for).collect();
+        let answered = arrivals
             .iter()
-            .filter_map(|(route, call)| Some((call.at_ns, ratio_of(route)?)))
-            .collect();
+            .filter(|(_, call)| call.end == CallEnd::Answered);
+        let answered = answered.filter_map(stands_for).collect();
         let counts = |route: &Option<String>| {
             let known = |route: &String| ratio_of(route).is_some();
             route.as_ref().is_none_or(known)
@@ -105,6 +118,7 @@ impl Context<'_> {
             .collect();
         Demand {
             wanted,
+            answered,
             attempts,
             all: calls.iter().map(|call| call.at_ns).collect(),
             learnt: !ratios.is_empty(),

@@ -60,11 +60,7 @@ fn judge_share(case: &mut Case, property: &Errors, errors: &[&&Operation], n: u6
             text::share(property.at_most)
         )
     };
-    let n_min = if property.at_most > 0.0 {
-        (3.0 / property.at_most).ceil() as u64
-    } else {
-        1
-    };
+    let n_min = n_min(property.at_most);
     // Too few for a share, unless even the least that they can mean breaks the limit.
     if n < n_min && low <= property.at_most {
         case.blocked(Gap::new(
@@ -89,12 +85,31 @@ fn judge_share(case: &mut Case, property: &Errors, errors: &[&&Operation], n: u6
     }
 }
 
+/// How many operations a share of a limit takes; a limit of 0 is a count.
+fn n_min(limit: f64) -> u64 {
+    if limit > 0.0 {
+        (3.0 / limit).ceil() as u64
+    } else {
+        1
+    }
+}
+
 fn judge_accepted(case: &mut Case, operations: &[&Operation], limit: f64) {
     let n = operations.len();
     let accepted = |it: &&&Operation| it.outcome == OutcomeClass::Accepted;
     let accepted = operations.iter().filter(accepted).count();
     let share = accepted as f64 / n.max(1) as f64;
-    if share > limit {
+    let n_min = n_min(limit);
+    if (n as u64) < n_min && wilson(accepted as u64, n as u64).0 <= limit {
+        case.missing(Gap::new(
+            format!(
+                "only {}, a limit of {} for those merely accepted needs {n_min}",
+                text::count(n as u64, "operation"),
+                text::share(limit)
+            ),
+            "raise `arrivals:` or lengthen the window",
+        ));
+    } else if share > limit {
         case.violated(format!(
             "{} ({accepted} of {n}) were merely accepted, limit {}",
             text::share(share),

@@ -46,7 +46,7 @@ pub(crate) fn check(context: &Context<'_>, property: &Events) -> Case {
         let seen = Consumer::of(context, property, name, consumer);
         seen.judge(&mut case, &committed, &mut sums);
     }
-    judge_drain(context, &mut case, &sums);
+    judge_drain(context, &mut case, property, &sums);
     judge_sums(context, &mut case, property, &committed, &sums);
     judge_ids(&mut case, &committed);
     case
@@ -151,6 +151,14 @@ struct Sums<'a> {
     culprits: BTreeSet<String>,
 }
 
+impl Sums<'_> {
+    /// How many events were lost, each once however many consumers miss it.
+    fn lost_events(&self) -> u64 {
+        let ids: BTreeSet<&str> = self.lost.iter().map(|(_, it)| it.id.as_str()).collect();
+        ids.len() as u64
+    }
+}
+
 /// E, V and Q of one consumer.
 struct Consumer<'a> {
     name: &'a ConsumerName,
@@ -173,7 +181,8 @@ impl<'a> Consumer<'a> {
         plan: &'a ConsumerEvidence,
     ) -> Self {
         let evidence = context.evidence;
-        let own = |it: &&Effect| it.source == plan.effects && it.consumer == *name;
+        // A row that counts no effect is that of an event which was not applied.
+        let own = |it: &&Effect| it.source == plan.effects && it.consumer == *name && it.count > 0;
         let all: Vec<&Effect> = evidence.effects.iter().filter(own).collect();
         let mut effects: BTreeMap<&str, u64> = BTreeMap::new();
         for it in &all {
@@ -271,13 +280,13 @@ impl<'a> Consumer<'a> {
     }
 }
 
-fn judge_drain(context: &Context<'_>, case: &mut Case, sums: &Sums<'_>) {
+fn judge_drain(context: &Context<'_>, case: &mut Case, property: &Events, sums: &Sums<'_>) {
     let Some(gap) = context.drain_gap() else {
         return;
     };
     let mut drain = context.drain.iter();
     let ran_out = drain.any(|drain| !drain.drained && !drain.left.is_empty());
-    if ran_out && !sums.lost.is_empty() && sums.lost_gap.is_none() {
+    if ran_out && sums.lost_events() > property.lost && sums.lost_gap.is_none() {
         case.violated(format!(
             "not drained in time: {} left, {} still missing",
             context.left(),
@@ -296,7 +305,7 @@ fn judge_sums(
 ) {
     let drain_gap = context.drain_gap();
     let absent = sums.lost_gap.as_ref().or(drain_gap.as_ref());
-    if sums.lost.len() as u64 > property.lost {
+    if sums.lost_events() > property.lost {
         case.advise("commit the event with the fact in one transaction, and publish it from there");
         case.violated_by_absence(lost_text(context, property, sums), absent);
         let source = context.plan.source_service(&property.committed);
@@ -378,7 +387,6 @@ fn lost_text(context: &Context<'_>, property: &Events, sums: &Sums<'_>) -> Strin
         .iter()
         .map(|(consumer, n)| format!("{n} by {consumer}"))
         .collect();
-    let ids: BTreeSet<&str> = sums.lost.iter().map(|(_, it)| it.id.as_str()).collect();
     let by = match context.plan.source_service(&property.committed) {
         Some(service) => format!(" by `{service}`"),
         None => String::new(),
@@ -386,7 +394,7 @@ fn lost_text(context: &Context<'_>, property: &Events, sums: &Sums<'_>) -> Strin
     let first = sums.lost.iter().map(|(_, it)| it.at_ns).min().unwrap_or(0);
     format!(
         "{} committed{by} but lost, limit {}: never applied {}; first committed at {}",
-        text::count(ids.len() as u64, "event"),
+        text::count(sums.lost_events(), "event"),
         property.lost,
         text::some_of(per_consumer.iter().map(String::as_str)),
         text::after(first, context.t0)
@@ -394,15 +402,15 @@ fn lost_text(context: &Context<'_>, property: &Events, sums: &Sums<'_>) -> Strin
 }
 
 fn tell(case: &mut Case, property: &Events, sums: &Sums<'_>) {
-    let lost: BTreeSet<&str> = sums.lost.iter().map(|(_, it)| it.id.as_str()).collect();
-    case.value = Some(format!("{} lost", text::count(lost.len() as u64, "event")));
+    let lost = sums.lost_events();
+    case.value = Some(format!("{} lost", text::count(lost, "event")));
     case.limit = Some(text::count(property.lost, "event"));
     case.measured = format!(
         "{} committed, {} applied by {}, {} lost, {} phantom, {} applied twice, {} dead letters",
         text::count(case.n, "event"),
         sums.applied,
         text::count(property.consumers.len() as u64, "consumer"),
-        lost.len(),
+        lost,
         sums.phantom.len(),
         sums.twice.len(),
         sums.dead.len()

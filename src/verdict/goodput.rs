@@ -5,7 +5,6 @@
 //! against the baseline it does.
 
 use crate::evidence::Operation;
-use crate::plan::Window;
 use crate::plan::property::{Goodput, GoodputOf};
 
 use super::Status;
@@ -15,11 +14,23 @@ use super::text;
 
 pub(crate) fn check(context: &Context<'_>, property: &Goodput) -> Case {
     let mut case = context.case_in(&property.window, "operations");
-    // A rate tells seconds apart: a lag well below one moves no operation that matters.
-    context.expect_generator(&mut case, 1_000_000_000);
     let operations = context.operations(&property.window, Some(&property.operation));
+    // A rate tells seconds apart: a lag well below one moves no operation that matters.
+    context.expect_generator(&mut case, 1_000_000_000, &operations);
     case.n = operations.len() as u64;
-    let good = count_good(&operations);
+    let good = match property.of {
+        GoodputOf::Offered => count_good(&operations),
+        // Those that crossed into the window are none of its seconds'.
+        GoodputOf::Baseline => {
+            let spans = context.spans(&property.window);
+            let inside = |it: &&&Operation| spans.iter().any(|span| span.holds(it.intended_ns));
+            operations
+                .iter()
+                .filter(inside)
+                .filter(|it| happened(it))
+                .count() as u64
+        }
+    };
     let window = window_name(&property.window);
     let (of, whole) = match property.of {
         GoodputOf::Offered => ("offered", case.n as f64),
@@ -66,12 +77,15 @@ fn count_good(operations: &[&Operation]) -> u64 {
 
 /// How many the baseline's rate would have made of the window's length.
 fn baseline_share(context: &Context<'_>, property: &Goodput) -> f64 {
-    let baseline = context.operations(&Window::Baseline, Some(&property.operation));
+    let operations = context.operations_of(Some(&property.operation));
+    // By their ends: what the fault found under way is lost to the baseline at its end, and what the
+    // warm-up left under way is won at its start.
+    let ended = operations.filter(|it| happened(it) && context.baseline.holds(it.ended_ns));
     let seconds: f64 = context
         .spans(&property.window)
         .iter()
         .map(|span| span.seconds())
         .sum();
-    let rate = count_good(&baseline) as f64 / context.baseline.seconds().max(1e-9);
+    let rate = ended.count() as f64 / context.baseline.seconds().max(1e-9);
     rate * seconds
 }

@@ -6,14 +6,15 @@
 //! single operation is too old.
 //!
 //! Where the generator fell behind its schedule, the waiting before the sending is not the
-//! system's: an operation is then timed from its sending, and in-flight is not judged.
+//! system's: an operation is then timed from its sending, and in-flight is not judged. So is a single
+//! operation that was sent late while the generator kept up.
 
 use crate::evidence::Operation;
 use crate::plan::property::Hangs;
 
 use super::Status;
 use super::case::{Case, Gap};
-use super::context::{Context, Span, window_name};
+use super::context::{Context, Span, lag_bound, send_lag, window_name};
 use super::text;
 
 /// Operations below which nothing is said.
@@ -27,11 +28,12 @@ pub(crate) fn check(context: &Context<'_>, property: &Hangs) -> Case {
     case.n = operations.len() as u64;
     let window = window_name(&property.window);
     let limit = property.longer_than.as_nanos() as u64;
-    let lag = context.lag_gap(limit);
+    let lag = context.lag_gap(limit, &operations);
     case.missing_all(lag.clone());
-    let lasted = |it: &Operation| match lag {
-        Some(_) => it.ended_ns.saturating_sub(it.sent_ns),
-        None => it.latency_ns(),
+    let was_late = |it: &Operation| lag.is_some() || send_lag(it) > lag_bound(limit);
+    let lasted = |it: &Operation| match was_late(it) {
+        true => it.ended_ns.saturating_sub(it.sent_ns),
+        false => it.latency_ns(),
     };
     if operations.len() < OPERATIONS_MIN {
         case.missing(Gap::new(

@@ -23,7 +23,6 @@ pub(crate) fn check(context: &Context<'_>, property: &Latency) -> Case {
         .iter()
         .map(|it| it.limit.as_nanos() as u64)
         .min();
-    context.expect_generator(&mut case, smallest.unwrap_or(0));
     let counts = |it: &&Operation| match it.outcome {
         OutcomeClass::Done => true,
         OutcomeClass::Accepted | OutcomeClass::Unknown | OutcomeClass::Unsettled => {
@@ -33,6 +32,7 @@ pub(crate) fn check(context: &Context<'_>, property: &Latency) -> Case {
     };
     let operations = context.operations(&property.window, Some(&property.operation));
     let operations: Vec<&Operation> = operations.into_iter().filter(counts).collect();
+    context.expect_generator(&mut case, smallest.unwrap_or(0), &operations);
     case.n = operations.len() as u64;
     let mut latencies: Vec<u64> = operations.iter().map(|it| judged_latency(it)).collect();
     latencies.sort_unstable();

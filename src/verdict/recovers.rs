@@ -61,6 +61,20 @@ pub(crate) fn check(context: &Context<'_>, property: &Recovers) -> Case {
         ));
         return case;
     };
+    // Anything lies inside a band around nothing.
+    if usual.goodput <= 0.0 || usual.latency == u64::MAX {
+        let (op, name) = (&property.operation, quantile_name(property.quantile));
+        let what = if usual.goodput <= 0.0 {
+            format!("`{op}` was never done or accepted in the baseline")
+        } else {
+            format!("the {name} of `{op}` was a time-out in the baseline already")
+        };
+        case.blocked(Gap::new(
+            what,
+            "see to it that the system is well before the fault",
+        ));
+        return case;
+    }
     let judge = Judge {
         context,
         property,
@@ -69,7 +83,8 @@ pub(crate) fn check(context: &Context<'_>, property: &Recovers) -> Case {
         share,
         seen,
     };
-    context.expect_generator(&mut case, judge.band().1);
+    let after = judge.in_span(Span::new(seen.on.to, context.load_end));
+    context.expect_generator(&mut case, judge.band().1, &after);
     judge.run(&mut case);
     case
 }
@@ -133,7 +148,7 @@ impl Judge<'_> {
             last = level.or(last);
             at += STEP_NS;
         }
-        if end + within + hold > self.context.load_end + SECOND_NS {
+        if end + within + hold > self.context.load_end + STEP_NS {
             case.blocked(Gap::new(
                 format!(
                     "the load ended before {} and {} of hold were over",

@@ -24,6 +24,8 @@ use super::text;
 
 /// Requests below which a ratio says nothing.
 const REQUESTS_MIN: usize = 20;
+/// The share of requests that may have no name.
+const NAMELESS_MAX: f64 = 0.01;
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// Attempts of one unit of work that are one request.
@@ -66,6 +68,18 @@ pub(crate) fn check(context: &Context<'_>, property: &Retries) -> Case {
                 property.link
             ),
             "put a fault on this link",
+        ));
+    }
+    let nameless = (calls.len() - attempts) as u64;
+    if nameless as f64 > NAMELESS_MAX * calls.len() as f64 {
+        case.missing(Gap::new(
+            format!(
+                "{nameless} of {} on {} carry neither key nor trace, so nobody knows whose \
+                 attempts they are",
+                text::count(calls.len() as u64, "request"),
+                property.link
+            ),
+            "let the caller send the header of `correlate:` with every attempt",
         ));
     }
     let ratio = attempts as f64 / units.len() as f64;

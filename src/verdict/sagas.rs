@@ -65,10 +65,7 @@ fn latest<'a>(context: &'a Context<'_>, property: &Sagas) -> Vec<&'a Saga> {
     let mut by_id: BTreeMap<&str, &Saga> = BTreeMap::new();
     for saga in &context.evidence.sagas {
         if saga.source == property.evidence {
-            let known = by_id.entry(saga.id.as_str()).or_insert(saga);
-            if saga.steps.len() >= known.steps.len() && saga.state >= known.state {
-                *known = saga;
-            }
+            by_id.insert(&saga.id, saga);
         }
     }
     by_id.into_values().collect()

@@ -1,8 +1,12 @@
 //! Numbers as engineers write them.
 
-/// A share: `6.4%`, `0.13%`, `100%`.
+/// A share: `6.4%`, `0.13%`, `100%`; one that is not nothing never reads as nothing: `<0.01%`.
 pub(crate) fn share(value: f64) -> String {
-    let percent = value * 100.0;
+    // The sum of nothing is a negative zero.
+    let percent = value * 100.0 + 0.0;
+    if percent != 0.0 && percent.abs() < 0.005 {
+        return if percent > 0.0 { "<0.01%" } else { ">-0.01%" }.into();
+    }
     let digits = if percent != 0.0 && percent.abs() < 1.0 {
         2
     } else {
@@ -73,6 +77,10 @@ mod tests {
         assert_eq!(share(0.06375), "6.4%");
         assert_eq!(share(0.0013), "0.13%");
         assert_eq!(share(1.0), "100%");
+        assert_eq!(share(0.0), "0%");
+        assert_eq!(share(-0.0), "0%");
+        assert_eq!(share(0.000_038), "<0.01%");
+        assert_eq!(share(-0.000_038), ">-0.01%");
         assert_eq!(span(2_310_000_000), "2.31s");
         assert_eq!(span(38_400_000), "38ms");
         assert_eq!(signed_span(-1_000_000_000), "-1s");

@@ -113,6 +113,9 @@ impl Builder<'_> {
         {
             self.mistake(meaning::out_of_range(written.0.span, "`every`", "above 0s"));
         }
+        if let (Some(every), Some(word)) = (&file.every, counted(records)) {
+            self.mistake(meaning::read_once(every.0.span, word));
+        }
         let keys = [
             ("http", file.http.is_some()),
             ("sql", file.sql.is_some()),
@@ -294,6 +297,16 @@ impl Builder<'_> {
             }));
         }
         plans
+    }
+}
+
+/// The name of records that are counted row by row, two equal ones for two.
+fn counted(records: RecordKind) -> Option<&'static str> {
+    match records {
+        RecordKind::Effect => Some("effect"),
+        RecordKind::Delivery => Some("delivery"),
+        RecordKind::Entry => Some("entry"),
+        _ => None,
     }
 }
 

@@ -134,6 +134,13 @@ impl Builder<'_> {
             self.mistake(meaning::never_fails(limit, why, help));
         }
         let accepted = file.accepted.as_ref();
+        let steps = plan.load.journeys.iter().flat_map(|journey| &journey.steps);
+        let mut named = steps.filter(|step| Some(&step.name) == operation.as_ref());
+        if !file.unsettled && accepted.is_none() && named.any(|step| step.until.is_some()) {
+            let why = "an operation with `until:` is asked again until it is done or unsettled";
+            let help = "count those that never settled: `unsettled: true`";
+            self.mistake(meaning::never_fails(file.operation.span, why, help));
+        }
         let accepted_at_most = accepted.map(|accepted| self.share(&accepted.at_most));
         let (operation, window) = (operation?, window?);
         let expected = of_share(operations_in(plan, &window, Some(&operation)), at_most);

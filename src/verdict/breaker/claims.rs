@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::evidence::{Call, CallEnd, Transition};
+use crate::evidence::{Call, CallEnd, Event, Transition};
 use crate::plan::SourceName;
 use crate::plan::property::Breaker;
 
@@ -69,6 +69,17 @@ pub(super) fn expect_some(context: &Context<'_>, case: &mut Case, property: &Bre
             ),
         ));
     }
+}
+
+/// Whether the breaker was open at some time of a stretch by its own account.
+pub(super) fn open_in(context: &Context<'_>, property: &Breaker, within: Span) -> bool {
+    claimed(context, property).values().any(|ring| {
+        let mut until = ring.values().skip(1).map(|next| next.at_ns);
+        ring.values().any(|it| {
+            let open = Span::new(it.at_ns, until.next().unwrap_or(u64::MAX));
+            it.to == "OPEN" && open.overlaps(within)
+        })
+    })
 }
 
 /// No claimed opening in the baseline, and none later without failures of the callee.
@@ -144,7 +155,8 @@ pub(super) fn agree(
     within: Span,
 ) {
     let (error, _) = clock_error(context, property);
-    for (incarnation, ring) in claimed(context, property) {
+    let claims = claimed(context, property);
+    for (incarnation, ring) in &claims {
         let mut previous: Option<&Transition> = None;
         for it in ring.values() {
             let next_to = previous.filter(|before| before.seq + 1 == it.seq);
@@ -159,11 +171,32 @@ pub(super) fn agree(
             }
             previous = Some(it);
         }
-        if let Some(last) = previous.filter(|it| it.to == "OPEN") {
+        // What a process claimed after it was last read died with it.
+        let last = previous.filter(|it| it.to == "OPEN");
+        if let Some(last) = last.filter(|it| lived_on(context, property, &claims, it, within.to)) {
             let open = Span::new(last.at_ns.max(within.from), within.to);
             nothing_passes(case, property, demand, open, error);
         }
     }
+}
+
+/// Whether the process that made a claim was still there at an instant.
+fn lived_on(
+    context: &Context<'_>,
+    property: &Breaker,
+    claims: &BTreeMap<&str, BTreeMap<u64, &Transition>>,
+    claim: &Transition,
+    until: u64,
+) -> bool {
+    let since = Span::new(claim.at_ns, until);
+    let exited = context.evidence.events.iter().any(|it| {
+        since.holds(it.at_ns)
+            && matches!(&it.event, Event::ServiceExited { service, .. }
+                if service.as_str() == property.link.from)
+    });
+    let mut others = claims.values().flat_map(BTreeMap::values);
+    let followed = others.any(|it| it.incarnation != claim.incarnation && since.holds(it.at_ns));
+    !exited && !followed
 }
 
 fn in_order(

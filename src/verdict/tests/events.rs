@@ -332,3 +332,61 @@ fn nothing_committed_for_a_consumer_is_inconclusive() {
     run.evidence.committed.clear();
     run.is_inconclusive(events(), "holds no committed event");
 }
+
+#[test]
+fn a_row_that_counts_no_effect_applied_nothing() {
+    let mut run = Run::healthy();
+    run.evidence.effects[1200].count = 0;
+    run.fails(events(), "1 event committed by `orders` but lost");
+    run.evidence.dead_letters.push(DeadLetter {
+        source: SourceName::new("dead"),
+        consumer: ConsumerName::new("notifications"),
+        event: "e1200".into(),
+        reason: "poison".into(),
+        at_ns: None,
+    });
+    let Property::Events(mut property) = events() else {
+        unreachable!()
+    };
+    property.dead_letters = 1;
+    run.passes(Property::Events(property));
+}
+
+/// The same of two consumers, of which one event may be lost.
+fn two_consumers(run: &mut Run) -> Property {
+    let Property::Events(mut property) = events() else {
+        unreachable!()
+    };
+    let other = ConsumerName::new("archive");
+    let mut evidence = property.consumers.values().next().unwrap().clone();
+    evidence.deliveries = None;
+    property.consumers.insert(other.clone(), evidence);
+    property.lost = 1;
+    let mut effects = run.evidence.effects.clone();
+    for it in &mut effects {
+        it.consumer = other.clone();
+    }
+    run.evidence.effects.extend(effects);
+    Property::Events(property)
+}
+
+#[test]
+fn an_event_that_two_consumers_miss_is_one_lost_event() {
+    let mut run = Run::healthy();
+    let property = two_consumers(&mut run);
+    run.evidence.effects.retain(|it| it.event != "e1200");
+    run.passes(property.clone());
+    run.evidence.effects.retain(|it| it.event != "e1201");
+    run.fails(property, "2 events committed by `orders` but lost, limit 1");
+}
+
+#[test]
+fn what_may_be_lost_may_be_missing_after_a_drain_that_ran_out() {
+    let mut run = Run::healthy();
+    let property = two_consumers(&mut run);
+    run.evidence.effects.retain(|it| it.event != "e1200");
+    run.did_not_drain();
+    run.is_inconclusive(property.clone(), "the run did not drain");
+    run.evidence.effects.retain(|it| it.event != "e1201");
+    run.fails(property, "not drained in time");
+}

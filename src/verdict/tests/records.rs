@@ -394,3 +394,103 @@ fn a_view_closer_to_the_limit_than_its_clock_is_known_is_inconclusive() {
     state.unwrap().clock_error_ns = 0;
     run.passes(catches_up());
 }
+
+#[test]
+fn a_saga_is_what_its_last_reading_says() {
+    let mut run = Run::healthy();
+    let mut again = run.evidence.sagas[1200].clone();
+    again.state = SagaState::Compensating;
+    again.ended_ns = None;
+    run.evidence.sagas.push(again);
+    run.is_inconclusive(sagas(0), "1 of 2800 sagas not final");
+}
+
+/// A view with a second row, which `has` it at a second of the run.
+fn with_second_row(has: impl Fn(u64) -> bool) -> Run {
+    let mut run = with_view(Some(OFF));
+    for second in (0..80).filter(|second| has(*second)) {
+        let mut row = version("view", 1, second * S);
+        row.key = "o2".into();
+        run.evidence.versions.push(row);
+    }
+    run
+}
+
+fn row_of_truth(run: &mut Run, seconds: std::ops::Range<u64>) {
+    for second in seconds {
+        let mut row = version("truth", 1, second * S);
+        row.key = "o2".into();
+        run.evidence.versions.push(row);
+    }
+}
+
+#[test]
+fn a_row_that_a_view_lost_again_is_missing() {
+    let mut run = with_second_row(|second| second < 60);
+    row_of_truth(&mut run, 0..80);
+    run.fails(catches_up(), "never caught up");
+    let mut run = with_second_row(|_| true);
+    row_of_truth(&mut run, 0..80);
+    run.passes(catches_up());
+}
+
+#[test]
+fn a_row_that_both_have_dropped_is_not_waited_for() {
+    let mut run = with_second_row(|second| second < 60);
+    row_of_truth(&mut run, 0..60);
+    run.passes(catches_up());
+}
+
+#[test]
+fn a_view_that_is_empty_at_the_end_has_not_caught_up() {
+    let mut run = with_view(Some(OFF));
+    run.evidence
+        .versions
+        .retain(|it| it.source.as_str() == "truth" || it.at_ns < END);
+    run.add(
+        END + 9 * S,
+        Event::SourceRead {
+            source: SourceName::new("view"),
+            rows: 70,
+            lost: 0,
+            error: None,
+            clock_error_ns: 0,
+        },
+    );
+    run.fails(catches_up(), "never caught up");
+}
+
+#[test]
+fn between_two_readings_nobody_knows_when_a_view_caught_up() {
+    let mut run = with_view(Some(OFF + 3 * S));
+    let seldom = |it: &Version| it.at_ns % (4 * S) == 3 * S;
+    run.evidence
+        .versions
+        .retain(|it| it.source.as_str() == "truth" || seldom(it));
+    run.is_inconclusive(catches_up(), "caught up 2s to 6s later, the limit is 5s");
+}
+
+/// A source that goes on for ever, and a view that is `behind` it by so many seconds.
+fn under_writes(behind: impl Fn(u64) -> u64) -> Run {
+    let mut run = Run::healthy();
+    for second in 0..80u64 {
+        let truth = second.min(70);
+        let seen = second.saturating_sub(behind(second)).min(70);
+        let at = second * S;
+        run.evidence.versions.push(version("truth", truth, at));
+        run.evidence.versions.push(version("view", seen, at));
+    }
+    run
+}
+
+#[test]
+fn under_writes_a_view_has_caught_up_with_what_was_known_at_the_faults_end() {
+    let verdict = under_writes(|_| 1).passes(catches_up());
+    assert_eq!(verdict.value.as_deref(), Some("1s"));
+    under_writes(|_| 8).fails(catches_up(), "caught up only 8s later");
+    let mut once = under_writes(|_| 1);
+    once.evidence
+        .versions
+        .retain(|it| it.source.as_str() == "view" || it.at_ns == 79 * S);
+    once.is_inconclusive(catches_up(), "nobody knows what `truth` held before");
+}

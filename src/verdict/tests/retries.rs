@@ -373,3 +373,18 @@ fn attempts_after_the_callers_death_are_redrives() {
     }
     run.passes(property);
 }
+
+#[test]
+fn attempts_without_a_name_are_missing_evidence() {
+    let mut run = no_probes();
+    run.passes(Property::Retries(retries(4)));
+    again(&mut run, 3, 100 * MS, false);
+    let mut seen = std::collections::BTreeSet::new();
+    for it in &mut run.evidence.calls {
+        if it.link == psp() && !seen.insert(it.key.clone()) {
+            (it.key, it.trace) = (None, None);
+        }
+    }
+    let says = "160 of 240 requests on payments -> psp carry neither key nor trace";
+    run.is_inconclusive(Property::Retries(retries(4)), says);
+}
