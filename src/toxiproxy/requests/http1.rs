@@ -3,7 +3,7 @@
 //! It only tells messages apart and reads their heads; it never changes, delays or refuses anything. What
 //! it cannot read makes it give up for good ([`Progress::Unreadable`]).
 
-/// Longest head that is read.
+/// Longest head that is read, and most line ends before one.
 const HEAD_MAX: usize = 64 * 1024;
 
 /// Most header fields of a head.
@@ -70,6 +70,8 @@ enum State {
 pub(super) struct Parser {
     side: Side,
     state: State,
+    /// Line ends before the head that is yet to come.
+    blank: usize,
 }
 
 impl Parser {
@@ -78,6 +80,7 @@ impl Parser {
         Self {
             side,
             state: State::Head(Vec::new()),
+            blank: 0,
         }
     }
 
@@ -145,13 +148,16 @@ impl Parser {
         let State::Head(head) = &mut self.state else {
             return (data.len(), Progress::More);
         };
-        let blank = if head.is_empty() {
-            leading_line_ends(data)
-        } else {
-            0
-        };
-        if blank > 0 {
-            return (blank, Progress::More);
+        if head.is_empty() {
+            let blank = leading_line_ends(data);
+            self.blank += blank;
+            if self.blank > HEAD_MAX {
+                return self.give_up(data);
+            }
+            if blank > 0 {
+                return (blank, Progress::More);
+            }
+            self.blank = 0;
         }
         let start = head.len();
         let room = HEAD_MAX.saturating_sub(start);
@@ -410,6 +416,15 @@ mod tests {
     fn head_without_end_is_given_up() {
         let stream = format!("GET / HTTP/1.1\r\nx: {}", "y".repeat(2 * HEAD_MAX));
         assert_eq!(read(Side::Requests, &stream, 1000), ["unreadable"]);
+    }
+
+    #[test]
+    fn line_ends_without_a_head_are_given_up_and_those_between_messages_do_not_add_up() {
+        let stream = "\r\n".repeat(HEAD_MAX);
+        assert_eq!(read(Side::Responses, &stream, 1000), ["unreadable"]);
+        let stream = format!("{}GET /a HTTP/1.1\r\n\r\n", "\r\n".repeat(HEAD_MAX / 3));
+        let seen = read(Side::Requests, &stream.repeat(3), 1000);
+        assert_eq!(seen, ["GET/a0", "end"].repeat(3));
     }
 
     #[test]

@@ -364,3 +364,23 @@ fn lifted_delay_does_not_count_in_other_toxics() {
     wire.advance();
     assert_eq!(wire.came(UP).as_bytes(), GET);
 }
+
+#[test]
+fn line_ends_instead_of_a_message_are_not_kept_for_ever() {
+    let line_ends = "\r\n".repeat(SMALL_ROOM);
+    let flood = |wire: &mut Wire, stream| {
+        let parts = line_ends.as_bytes().chunks(1000);
+        parts.for_each(|part| wire.send(stream, part));
+        wire.came(stream)
+    };
+    for (effect, expected) in [
+        (r#"{"body":"other"}"#, &*line_ends),
+        (r#"{"drop_response":true}"#, "|RST"),
+    ] {
+        let mut wire = Wire::new(effect);
+        assert!(flood(&mut wire, UP) == line_ends, "{effect}");
+        let mut wire = Wire::new(effect);
+        wire.send(UP, GET);
+        assert!(flood(&mut wire, DOWN) == expected, "{effect}");
+    }
+}
