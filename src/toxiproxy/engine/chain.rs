@@ -12,6 +12,11 @@ use crate::toxiproxy::toxics::{
 };
 use crate::toxiproxy::wire::Stream;
 
+/// What may wait beyond the room of its inbox before the source is no longer read, or toxics that come and
+/// go could fill the memory behind a peer that never reads. More than a full `latency` leaves when it goes,
+/// so that a stage that comes then, and may have to end the connection, still sees the source.
+const EXCESS_MAX: usize = 40 * 1024 * 1024;
+
 /// The stages between a source and [`Chain::out`].
 pub(crate) struct Chain {
     stream: Stream,
@@ -57,9 +62,17 @@ impl Chain {
     /// Whether more may be read from the source.
     pub(crate) fn has_room(&self) -> bool {
         match self.slots.first() {
-            Some(slot) => slot.inbox.weight() < slot.spec.kind.room,
+            Some(first) => first.has_room() && self.excess() < EXCESS_MAX,
             None => self.out.weight() < SMALL_ROOM,
         }
+    }
+
+    /// What waits beyond the room of its inbox: toxics that go leave what they hold to the next.
+    fn excess(&self) -> usize {
+        let beyond = |inbox: &Inbox, room| inbox.weight().saturating_sub(room);
+        let slots = self.slots.iter();
+        let in_slots = slots.map(|slot| beyond(&slot.inbox, slot.spec.kind.room));
+        in_slots.sum::<usize>() + beyond(&self.out, SMALL_ROOM)
     }
 
     /// Puts what the source sent at the head of the chain.
@@ -108,7 +121,7 @@ impl Chain {
 
     fn room_after(&self, place: usize) -> bool {
         match self.slots.get(place + 1) {
-            Some(next) => next.inbox.weight() < next.spec.kind.room,
+            Some(next) => next.has_room(),
             None => self.out.weight() < SMALL_ROOM,
         }
     }
@@ -217,6 +230,10 @@ impl Slot {
         slot
     }
 
+    fn has_room(&self) -> bool {
+        self.inbox.weight() < self.spec.kind.room
+    }
+
     fn start_if_hit(&mut self) {
         if self.draws.hits(self.spec.toxicity) {
             self.stage = Some((self.spec.kind.stage)(&self.spec.attributes));
@@ -310,21 +327,38 @@ mod tests {
 
     /// A chain of these toxics, set at 0.
     fn chain(toxics: &[(&str, &str)]) -> Chain {
+        let mut chain = Chain::new(Stream::Downstream);
+        set(&mut chain, 1, toxics);
+        chain
+    }
+
+    /// Goes over to these toxics, numbered from `first`, at 0. Those with the number of an old one stay.
+    fn set(chain: &mut Chain, first: u64, toxics: &[(&str, &str)]) {
         let of = |(id, (kind, attributes)): (u64, &(&str, &str))| {
             Arc::new(ToxicSpec::of(id, kind, Stream::Downstream, attributes))
         };
         let set = ToxicSet {
             generation: 1,
-            toxics: (1..).zip(toxics).map(of).collect(),
+            toxics: (first..).zip(toxics).map(of).collect(),
         };
         let identity = Identity {
             seed: 1,
             proxy: "p".into(),
             number: 1,
         };
-        let mut chain = Chain::new(Stream::Downstream);
         chain.adopt(&set, &identity, 0).unwrap();
-        chain
+    }
+
+    /// Reads at 0 for as long as there is room: how much that was.
+    fn fill(chain: &mut Chain) -> usize {
+        let data = Bytes::from(vec![0; SMALL_ROOM]);
+        let mut read = 0;
+        while chain.has_room() {
+            chain.accept(piece(data.clone()));
+            chain.advance(0, &Vec::new).unwrap();
+            read += data.len();
+        }
+        read
     }
 
     /// What there is for the destination at a time, in ms; a reset is `|RST`.
@@ -353,6 +387,34 @@ mod tests {
                 assert_eq!(came(&mut chain, 100), end, "{kind}, {behind}");
             }
         }
+    }
+
+    #[test]
+    fn toxics_that_come_and_go_make_no_room_for_a_peer_that_never_reads() {
+        let late = ("latency", r#"{"latency":1}"#);
+        for stays in [&[][..], &[("noop", "{}")]] {
+            let (mut chain, mut read) = (chain(&[]), 0);
+            for _ in 0..6 {
+                set(&mut chain, 1, &[&[late][..], stays].concat());
+                read += fill(&mut chain);
+                set(&mut chain, 2, stays);
+            }
+            assert!(read < 2 * EXCESS_MAX, "{read} bytes, {stays:?}");
+            while !chain.has_room() {
+                chain.advance(0, &Vec::new).unwrap();
+                assert!(chain.out.pop().is_some(), "there is room again, {stays:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn stage_that_comes_when_a_full_latency_goes_sees_the_source() {
+        let mut chain = chain(&[]);
+        fill(&mut chain);
+        set(&mut chain, 1, &[("latency", r#"{"latency":1}"#)]);
+        fill(&mut chain);
+        set(&mut chain, 2, &[("reset_peer", "{}")]);
+        assert!(chain.has_room());
     }
 
     #[test]
