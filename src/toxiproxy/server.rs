@@ -37,7 +37,8 @@ pub struct ServerOptions {
     pub token: Option<String>,
     /// Ends when standard input does: for a server whose parent must not leave it behind.
     pub end_at_eof: bool,
-    /// Gets one line of JSON when the API answers: `{"address":"127.0.0.1:41234","version":"…"}`.
+    /// Gets one line of JSON when the API is bound, before anything is logged:
+    /// `{"address":"127.0.0.1:41234","version":"…"}`. Calls are answered once the configuration is loaded.
     pub announce: Option<Box<dyn Write + Send>>,
 }
 
@@ -97,14 +98,10 @@ struct Announcement {
 ///
 /// # Errors
 /// When signals cannot be heard, or the API not be bound or announced.
-pub async fn serve(mut options: ServerOptions) -> Result<(), ServerError> {
-    let announce = options.announce.take();
+pub async fn serve(options: ServerOptions) -> Result<(), ServerError> {
     let end_at_eof = options.end_at_eof;
     let told = told_to_end().map_err(ServerError::Signals)?;
     let server = Server::bind(options).await?;
-    if let Some(writer) = announce {
-        server.announce(writer).map_err(ServerError::Announce)?;
-    }
     let end = async move {
         tokio::select! {
             () = told => {}
@@ -124,10 +121,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds the API and loads the configuration.
+    /// Binds the API, announces it, and loads the configuration.
     ///
     /// # Errors
-    /// When the address is wrong or taken.
+    /// When the address is wrong or taken, or cannot be announced.
     pub async fn bind(options: ServerOptions) -> Result<Self, ServerError> {
         let text = host_port(&options.host, options.port);
         let resolved = resolve(&text).await;
@@ -140,6 +137,9 @@ impl Server {
         let listener = bind(address).and_then(|socket| socket.listen(BACKLOG));
         let listener = listener.map_err(bind_error)?;
         let address = listener.local_addr().map_err(bind_error)?;
+        if let Some(writer) = options.announce {
+            announce(writer, address).map_err(ServerError::Announce)?;
+        }
         let engine = Arc::new(Engine::new(options.seed));
         if !address.ip().is_loopback() && options.token.is_none() {
             tracing::warn!(%address, "Whoever reaches this address can drive the API; a token would keep them out");
@@ -166,17 +166,6 @@ impl Server {
         self.address
     }
 
-    fn announce(&self, mut writer: Box<dyn Write + Send>) -> io::Result<()> {
-        let announcement = Announcement {
-            address: self.address,
-            version: VERSION,
-        };
-        let mut line = serde_json::to_vec(&announcement)?;
-        line.push(b'\n');
-        writer.write_all(&line)?;
-        writer.flush()
-    }
-
     /// Answers until `end`, then closes every proxy and connection.
     pub async fn run_until(self, end: impl Future<Output = ()> + Send + 'static) {
         tokio::select! {
@@ -185,6 +174,17 @@ impl Server {
         }
         self.engine.stop();
     }
+}
+
+fn announce(mut writer: Box<dyn Write + Send>, address: SocketAddr) -> io::Result<()> {
+    let announcement = Announcement {
+        address,
+        version: VERSION,
+    };
+    let mut line = serde_json::to_vec(&announcement)?;
+    line.push(b'\n');
+    writer.write_all(&line)?;
+    writer.flush()
 }
 
 async fn load(engine: &Engine, path: PathBuf) {

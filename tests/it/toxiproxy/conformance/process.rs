@@ -243,6 +243,26 @@ async fn free_port_of_the_api_is_told_by_ours_only() {
 }
 
 #[tokio::test]
+async fn address_is_the_first_line_however_much_a_configuration_starts() {
+    let proxy = |number| {
+        let name = format!("proxy-{number}");
+        serde_json::json!({ "name": name, "listen": "127.0.0.1:0", "upstream": "u" })
+    };
+    let proxies: Vec<Value> = (0..100).map(proxy).collect();
+    let config = file(&Value::from(proxies).to_string());
+    let mut command = Kind::Chaos.command().unwrap();
+    command
+        .args(["-host", "127.0.0.1", "-port", "0", "-config"])
+        .arg(config.path());
+    let mut server = Server::spawn(Kind::Chaos, command, "127.0.0.1:0".parse().unwrap());
+    let first = server.line(|_| true).await;
+    let line: Value = serde_json::from_str(&first).unwrap();
+    server.api = line["address"].as_str().expect(&first).parse().unwrap();
+    let proxies = server.done("GET", "/proxies", "").await.json();
+    assert_eq!(proxies.as_object().unwrap().len(), 100);
+}
+
+#[tokio::test]
 async fn metrics_count_bytes_by_direction() {
     on_each_with(&["-proxy-metrics"], async |server| {
         let upstream = super::super::echo().await.to_string();
