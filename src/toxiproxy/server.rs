@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::VERSION;
 use super::api::{Api, Offered, decode_proxies};
-use super::engine::{Engine, bind, resolve};
+use super::engine::{Engine, bind};
 
 /// Calls that may wait to be accepted.
 const BACKLOG: u32 = 1024;
@@ -127,7 +127,8 @@ impl Server {
     /// When the address is wrong or taken, or cannot be announced.
     pub async fn bind(options: ServerOptions) -> Result<Self, ServerError> {
         let text = host_port(&options.host, options.port);
-        let resolved = resolve(&text).await;
+        let engine = Arc::new(Engine::new(options.seed));
+        let resolved = engine.resolve(&text).await;
         let resolved = resolved.map_err(|reason| ServerError::Address {
             address: text,
             reason,
@@ -140,7 +141,6 @@ impl Server {
         if let Some(writer) = options.announce {
             announce(writer, address).map_err(ServerError::Announce)?;
         }
-        let engine = Arc::new(Engine::new(options.seed));
         if !address.ip().is_loopback() && options.token.is_none() {
             tracing::warn!(%address, "Whoever reaches this address can drive the API; a token would keep them out");
         }

@@ -5,8 +5,10 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use super::lookups::Lookups;
 
 /// A name server that is slower than this is as good as none: calls of the API must be answered.
 const LOOKUP_TIMEOUT: Duration = Duration::from_millis(800);
@@ -37,7 +39,7 @@ pub(crate) struct Resolved {
 
 /// Resolves `host:port`. No host, `0.0.0.0` and `::` all mean every interface, both IP versions; a name is
 /// resolved to IPv4 if it has it. The error is Go's text.
-pub(crate) async fn resolve(text: &str) -> Result<Resolved, String> {
+pub(super) async fn resolve(text: &str, lookups: &Lookups) -> Result<Resolved, String> {
     let (host, port) = if text.is_empty() {
         ("", "")
     } else {
@@ -49,7 +51,7 @@ pub(crate) async fn resolve(text: &str) -> Result<Resolved, String> {
     }
     let address = match host.parse::<IpAddr>() {
         Ok(ip) => SocketAddr::new(ip.to_canonical(), port),
-        Err(_) => look_up(host, port).await?,
+        Err(_) => look_up(host, port, lookups).await?,
     };
     let text = address.to_string();
     Ok(if address.ip().is_unspecified() {
@@ -60,14 +62,17 @@ pub(crate) async fn resolve(text: &str) -> Result<Resolved, String> {
 }
 
 /// Connects to `host:port`. No host means this machine; a port may be the name of a service.
-pub(crate) async fn connect(text: &str) -> io::Result<TcpStream> {
+pub(super) async fn connect(text: &str, lookups: &Lookups) -> io::Result<TcpStream> {
     let (host, port) = split(text).map_err(io::Error::other)?;
     let port = port_number(port).map_err(io::Error::other)?;
     if host.is_empty() {
         let here: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
         return TcpStream::connect(&here.map(|ip| SocketAddr::new(ip, port))[..]).await;
     }
-    TcpStream::connect((host, port)).await
+    match host.parse::<IpAddr>() {
+        Ok(ip) => TcpStream::connect((ip, port)).await,
+        Err(_) => TcpStream::connect(&lookups.find(host, port).await?[..]).await,
+    }
 }
 
 fn any(port: u16, text: String) -> Resolved {
@@ -129,10 +134,9 @@ fn listed_service(wanted: &str, list: &str) -> Option<u16> {
     ports.next()
 }
 
-async fn look_up(host: &str, port: u16) -> Result<SocketAddr, String> {
-    let found: Vec<SocketAddr> = match timeout(LOOKUP_TIMEOUT, lookup_host((host, port))).await {
-        Ok(Ok(found)) => found.collect(),
-        Ok(Err(_)) => Vec::new(),
+async fn look_up(host: &str, port: u16, lookups: &Lookups) -> Result<SocketAddr, String> {
+    let found = match timeout(LOOKUP_TIMEOUT, lookups.find(host, port)).await {
+        Ok(found) => found.unwrap_or_default(),
         Err(_) => return Err(format!("lookup {host}: i/o timeout")),
     };
     let ipv4 = found.iter().find(|address| address.is_ipv4());
@@ -157,7 +161,7 @@ mod tests {
     use super::*;
 
     async fn shown(text: &str) -> String {
-        resolve(text)
+        resolve(text, &Lookups::default())
             .await
             .map_or_else(|error| error, |resolved| resolved.text)
     }
@@ -191,12 +195,13 @@ mod tests {
     async fn upstreams_are_dialled_as_go_dials_them() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
+        let lookups = Lookups::default();
         for host in ["127.0.0.1", "localhost", "", "[::ffff:127.0.0.1]"] {
             let upstream = format!("{host}:{port}");
-            assert!(connect(&upstream).await.is_ok(), "{upstream}");
+            assert!(connect(&upstream, &lookups).await.is_ok(), "{upstream}");
         }
         for upstream in ["", "localhost", "127.0.0.1:no-such-service", "a:b:1"] {
-            assert!(connect(upstream).await.is_err(), "{upstream}");
+            assert!(connect(upstream, &lookups).await.is_err(), "{upstream}");
         }
     }
 
@@ -212,7 +217,7 @@ mod tests {
     #[tokio::test]
     async fn every_interface_is_bound_alike_however_it_is_written() {
         for text in ["", ":0", "0.0.0.0:0", "[::]:0"] {
-            let address = resolve(text).await.unwrap().address;
+            let address = resolve(text, &Lookups::default()).await.unwrap().address;
             assert_eq!(address.to_string(), "[::]:0", "{text}");
         }
     }

@@ -257,10 +257,11 @@ fn opening_delay(live: &Live, counted: &mut BTreeSet<u64>) -> Nanos {
 
 async fn dial(upstream: &str, live: &Live) -> Result<TcpStream, Cut> {
     let stopped = poll_fn(|cx| live.poll_stopped(cx));
+    let connected = address::connect(upstream, &live.means.lookups);
     tokio::select! {
         biased;
         () = stopped => Err(Cut::SwitchedOff),
-        dialled = timeout(DIAL_TIMEOUT, address::connect(upstream)) => match dialled {
+        dialled = timeout(DIAL_TIMEOUT, connected) => match dialled {
             Ok(Ok(server)) => Ok(server),
             Ok(Err(error)) => {
                 if is_exhausted(&error) {

@@ -15,6 +15,7 @@ mod draws;
 mod error;
 mod express;
 mod gate;
+mod lookups;
 mod pipes;
 mod proxy;
 mod pump;
@@ -27,7 +28,7 @@ mod toxic_changes;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub(crate) use address::{Resolved, resolve};
+pub(crate) use address::Resolved;
 pub(crate) use door::bind;
 pub(crate) use draws::Draws;
 pub(crate) use error::Refusal;
@@ -36,6 +37,7 @@ pub(crate) use set::ToxicSpec;
 pub(crate) use stats::Stats;
 
 use self::alarm::Alarm;
+use self::lookups::Lookups;
 use self::pipes::Pipes;
 use self::proxy::{Place, Settings};
 use super::clock;
@@ -52,6 +54,7 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) struct Means {
     pub(crate) pipes: Arc<Pipes>,
     pub(crate) alarm: Alarm,
+    pub(crate) lookups: Lookups,
 }
 
 /// A proxy that a call made, or found as it was to be.
@@ -78,6 +81,11 @@ impl Engine {
             log: Arc::default(),
             means: Arc::default(),
         }
+    }
+
+    /// Reads an address to listen on; the error is Go's text.
+    pub(crate) async fn resolve(&self, text: &str) -> Result<Resolved, String> {
+        address::resolve(text, &self.means.lookups).await
     }
 
     /// Finds a proxy.
@@ -113,7 +121,7 @@ impl Engine {
             return Err(Refusal::ProxyExists);
         }
         let created = self.make(asked)?;
-        let resolved = resolve_to_listen(asked.enabled, &asked.listen).await?;
+        let resolved = self.resolve_to_listen(asked.enabled, &asked.listen).await?;
         let mut proxies = locked(&self.proxies);
         if proxies.contains_key(&asked.name) {
             return Err(Refusal::ProxyExists);
@@ -163,7 +171,7 @@ impl Engine {
         loop {
             let before = self.find(name)?.place();
             let listen = asked.listen.as_ref().unwrap_or(&before.listen);
-            let resolved = resolve(listen).await.map_err(Refusal::Listen)?;
+            let resolved = self.resolve(listen).await.map_err(Refusal::Listen)?;
             let proxies = locked(&self.proxies);
             let proxy = proxies.get(name).ok_or(Refusal::ProxyNotFound)?;
             let now = proxy.place();
@@ -222,7 +230,7 @@ impl Engine {
     /// A proxy at the same place is left untouched, but for the toxics that are asked for; another of
     /// the name is replaced.
     async fn create_or_replace(&self, asked: &wire::Proxy) -> Result<Created, Refusal> {
-        let resolved = resolve(&asked.listen).await;
+        let resolved = self.resolve(&asked.listen).await;
         let mut proxies = locked(&self.proxies);
         if let Some(existing) = proxies.get(&asked.name) {
             let resolved = resolved.clone().map_err(Refusal::Listen)?;
@@ -263,7 +271,9 @@ impl Engine {
     async fn enable(&self, proxy: &Arc<Proxy>) -> Result<(), Refusal> {
         loop {
             let before = proxy.place();
-            let resolved = resolve_to_listen(!before.enabled, &before.listen).await?;
+            let resolved = self
+                .resolve_to_listen(!before.enabled, &before.listen)
+                .await?;
             let proxies = locked(&self.proxies);
             let current = proxies.get(&*proxy.settings.name);
             let is_there = current.is_some_and(|current| Arc::ptr_eq(current, proxy));
@@ -274,6 +284,21 @@ impl Engine {
                 None => Ok(()),
             };
         }
+    }
+
+    /// Where a proxy that is to listen listens; `None` for one that is not.
+    async fn resolve_to_listen(
+        &self,
+        enabled: bool,
+        listen: &str,
+    ) -> Result<Option<Resolved>, Refusal> {
+        if !enabled {
+            return Ok(None);
+        }
+        let resolved = self.resolve(listen).await;
+        resolved
+            .map(Some)
+            .map_err(|error| Refusal::Listen(format!("listen tcp: {error}")))
     }
 
     /// Closes everything.
@@ -307,15 +332,4 @@ impl Engine {
         self.log
             .after(after, limit, proxy.map(|proxy| &*proxy.settings.name))
     }
-}
-
-/// Where a proxy that is to listen listens; `None` for one that is not.
-async fn resolve_to_listen(enabled: bool, listen: &str) -> Result<Option<Resolved>, Refusal> {
-    if !enabled {
-        return Ok(None);
-    }
-    let resolved = resolve(listen).await;
-    resolved
-        .map(Some)
-        .map_err(|error| Refusal::Listen(format!("listen tcp: {error}")))
 }

@@ -205,7 +205,7 @@ impl Proxy {
     /// Tries the upstream again and again, if its being down matters, until a call says whether it listens.
     pub(crate) fn follow_upstream_itself(self: &Arc<Self>) {
         if self.settings.when_down == WhenDown::Refuse {
-            tokio::spawn(try_upstream(Arc::downgrade(self)));
+            tokio::spawn(try_upstream(Arc::downgrade(self), Arc::clone(&self.means)));
         }
     }
 
@@ -383,11 +383,12 @@ impl Gate {
 
 /// See [`Proxy::follow_upstream_itself`]. An upstream that does not answer is up: its callers wait for it without
 /// a proxy too.
-async fn try_upstream(proxy: Weak<Proxy>) {
+async fn try_upstream(proxy: Weak<Proxy>, means: Arc<Means>) {
     let place = || proxy.upgrade().map(|proxy| proxy.place());
     while let Some(place) = place().filter(|place| place.upstream_up.is_none()) {
         if place.enabled {
-            let tried = timeout(TRY_EVERY, address::connect(&place.upstream)).await;
+            let tried = address::connect(&place.upstream, &means.lookups);
+            let tried = timeout(TRY_EVERY, tried).await;
             let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
             let is_down = tried.is_ok_and(|tried| tried.is_err_and(refused));
             if let Some(proxy) = proxy.upgrade() {
