@@ -323,7 +323,7 @@ async fn flood(link: &Link, mut callee: TcpStream) -> JoinHandle<()> {
         while callee.write_all(&block).await.is_ok() {}
     });
     link.stats_when("the flood", |stats| {
-        stats.bytes.downstream_received > 1 << 22
+        stats.bytes.downstream_received > 1 << 18
     })
     .await;
     flood
