@@ -173,13 +173,16 @@ fn judge_time(
     let readings = view.instants();
     let rest = source.at(u64::MAX);
     let is_equal = view.at(u64::MAX) == rest;
-    // What the source knew as the wait began, but for what it has dropped since.
+    // What the source knew as the wait began, but for what it has dropped since, and for what it
+    // has changed since where no order of versions tells the newer one.
     let known = source.instants().range(..=start).next_back().copied();
-    let due = known.filter(|_| property.after.is_some()).map(|at| {
+    let known = known.filter(|_| property.after.is_some());
+    let due = known.map(|at| {
         let mut due = source.at(at);
-        due.retain(|key, _| rest.contains_key(key));
+        due.retain(|key, due| rest.get(key).is_some_and(|it| due.is_number() || it == due));
         due
     });
+    let due = due.filter(|due| !due.is_empty());
     let caught_up_at = |at: u64| match &due {
         Some(due) => is_equal && knows(&view.at(at), due),
         None => view.at(at) == rest,

@@ -488,6 +488,11 @@ fn under_writes_a_view_has_caught_up_with_what_was_known_at_the_faults_end() {
     let verdict = under_writes(|_| 1).passes(catches_up());
     assert_eq!(verdict.value.as_deref(), Some("1s"));
     under_writes(|_| 8).fails(catches_up(), "caught up only 8s later");
+    let mut hashes = under_writes(|_| 1);
+    for it in &mut hashes.evidence.versions {
+        it.version = json!(format!("hash of {}", it.version));
+    }
+    hashes.is_inconclusive(catches_up(), "nobody knows what `truth` held before");
     let mut once = under_writes(|_| 1);
     once.evidence
         .versions
