@@ -1,8 +1,8 @@
 //! What a run that was killed leaves behind, and how it is found and cleared.
 //!
 //! A run holds a lock in its folder from its first effect to the end of its teardown, and removes
-//! it then. So a lock that nobody holds means a run that was killed; a held one means a run under
-//! way, which is left alone.
+//! it then. So a lock that nobody holds means a run that was killed, or that panicked; a held one
+//! means a run under way, which is left alone.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -34,7 +34,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 const SWEEP_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Says that the run of this folder is under way, while it lives. Let it go at the very end of
-/// the teardown.
+/// the teardown. A panic lets go of it too, but leaves its file.
 #[derive(Debug)]
 pub struct RunLock {
     path: PathBuf,
@@ -75,7 +75,10 @@ impl RunLock {
 
 impl Drop for RunLock {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        // A coordinator that panics skips its teardown: whoever clears up after it looks for the file.
+        if !std::thread::panicking() {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -239,6 +242,25 @@ mod tests {
         assert!(path.exists());
         assert!(matches!(clearing.await, Ok(Cleared::Cleared { .. })));
         assert!(!folder.path().join(DATA).exists());
+    }
+
+    #[tokio::test]
+    async fn run_that_ended_in_a_panic_is_cleared_as_a_killed_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::create_dir(folder.path().join(DATA)).expect("a folder");
+        let lock = RunLock::take(folder.path()).expect("writable");
+        let run = std::thread::spawn(move || {
+            let _lock = lock.expect("free");
+            panic!("a bug in the run");
+        });
+        assert!(run.join().is_err());
+        let cleared = clear(folder.path(), Duration::ZERO).await;
+        assert!(
+            matches!(cleared, Ok(Cleared::Cleared { .. })),
+            "{cleared:?}"
+        );
+        assert!(!folder.path().join(DATA).exists());
+        assert!(!folder.path().join(LOCK).exists());
     }
 
     #[tokio::test]
