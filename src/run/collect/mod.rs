@@ -99,11 +99,17 @@ impl Ring {
         self.rows += 1;
     }
 
+    /// The numbers are a service's own word: none of them may be too large.
     fn lost(&self) -> u64 {
         self.span.map_or(0, |(first, last)| {
-            (last - first + 1).saturating_sub(self.rows)
+            (last - first).saturating_add(1).saturating_sub(self.rows)
         })
     }
+}
+
+/// What all rings of a source lost.
+fn lost<'r>(rings: impl Iterator<Item = &'r Ring>) -> u64 {
+    rings.map(Ring::lost).fold(0, u64::saturating_add)
 }
 
 /// A source with what was read of it so far.
@@ -191,7 +197,7 @@ impl Reader {
         context.journal.event(Event::SourceRead {
             source: self.plan.name.clone(),
             rows: self.rows,
-            lost: self.rings.values().map(Ring::lost).sum(),
+            lost: lost(self.rings.values()),
             error: result
                 .err()
                 .map(|error| format!("row {}: {error}", self.rows + 1)),
@@ -334,16 +340,25 @@ mod tests {
         );
     }
 
+    fn ring(numbers: &[u64]) -> Ring {
+        let mut ring = Ring::default();
+        numbers.iter().for_each(|seq| ring.add(*seq));
+        ring
+    }
+
     #[test]
     fn a_ring_lost_what_its_numbers_skip_and_nothing_without_numbers() {
-        let lost = |numbers: &[u64]| {
-            let mut ring = Ring::default();
-            numbers.iter().for_each(|seq| ring.add(*seq));
-            ring.lost()
-        };
+        let lost = |numbers: &[u64]| ring(numbers).lost();
         assert_eq!(lost(&[]), 0);
         assert_eq!(lost(&[3, 4, 5]), 0);
         assert_eq!(lost(&[3, 7, 4]), 2);
         assert_eq!(lost(&[0, 0, 0]), 0);
+    }
+
+    #[test]
+    fn whatever_number_a_row_claims_what_is_lost_is_counted_without_a_panic() {
+        let rings = [ring(&[0, u64::MAX]), ring(&[u64::MAX, 1]), ring(&[2, 3])];
+        assert_eq!(lost(rings[..1].iter()), u64::MAX - 2);
+        assert_eq!(lost(rings.iter()), u64::MAX);
     }
 }
