@@ -68,6 +68,8 @@ struct State {
     toxics: BTreeMap<LinkName, BTreeMap<FaultName, Vec<Toxic>>>,
     down: BTreeMap<LinkName, BTreeSet<FaultName>>,
     cut_before: BTreeMap<(LinkName, FaultName), u64>,
+    /// Where the server says that each proxy listens: `[::]:80` for what was asked for as `0.0.0.0:80`.
+    listens: BTreeMap<LinkName, String>,
 }
 
 /// A change that every connection was seen to have.
@@ -125,14 +127,15 @@ impl Links {
     /// Sees that the proxy of every link is as it was created: a shared server has other users.
     pub(crate) async fn verify(&self, bindings: &Bindings) -> Result<(), ClientError> {
         let proxies = self.client.proxies().await?;
+        let state = self.state.lock().await;
         for link in &self.plan.system.links {
             let name = self.proxy(&link.name);
             let upstream = bindings
                 .address(link.service.as_str(), link.port.as_str())
                 .expect("planning resolves the port of every link");
-            let wrong = match proxies.get(&name) {
+            let wrong = match proxies.get(&name).zip(state.listens.get(&link.name)) {
                 None => Some("it is gone".to_owned()),
-                Some(proxy) => unlike(proxy, &bindings.links[&link.name], &upstream),
+                Some((proxy, listen)) => unlike(proxy, listen, &upstream),
             };
             if let Some(what) = wrong {
                 return Err(ClientError::NotSo { proxy: name, what });
@@ -158,7 +161,9 @@ impl Links {
             if !self.is_shared() {
                 extend(&mut proxy, link);
             }
-            self.client.create(&proxy).await?;
+            let created = self.client.create(&proxy).await?;
+            let mut state = self.state.lock().await;
+            state.listens.insert(link.name.clone(), created.listen);
             self.journal.event(Event::LinkCreated {
                 link: link.name.clone(),
                 listen,

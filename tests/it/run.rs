@@ -300,6 +300,23 @@ fn pinned_port_that_is_taken_is_named_with_its_holder() {
 }
 
 #[test]
+fn link_may_be_pinned_on_all_addresses() {
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = free.local_addr().expect("an address").port();
+    drop(free);
+    let pinned = format!("to: callee.http\n    listen: 0.0.0.0:{port}\n");
+    let scenario = "
+load: { journeys: { call: 1 }, arrivals: 20/s, timeout: 1s }
+phases: { warm-up: 200ms, baseline: 1s }
+expect: { up: stays-up }
+";
+    let done = Scene::new(&PAIR.replace("to: callee.http\n", &pinned), scenario).run();
+    done.ends(0, &[]);
+    let calls = fs::read_to_string(done.folder().join("records/call.jsonl")).expect("calls");
+    assert!(calls.contains("caller -> callee"), "it carried none");
+}
+
+#[test]
 fn report_folder_that_cannot_be_written_is_named() {
     let scene = Scene::new(PAIR, CALM);
     let file = scene.path("file");

@@ -89,8 +89,10 @@ impl Builder<'_> {
     }
 
     fn listen(&mut self, listen: &Text) -> String {
-        if listen.value.parse::<std::net::SocketAddr>().is_err() {
-            let allowed = "an address with a port, like 127.0.0.1:26379";
+        let address = listen.value.parse::<std::net::SocketAddr>();
+        // Whoever knows a pinned address by other means cannot know which port 0 became.
+        if !address.is_ok_and(|address| address.port() > 0) {
+            let allowed = "an address with a port above 0, like 127.0.0.1:26379";
             self.mistake(meaning::out_of_range(listen.span, "`listen`", allowed));
         }
         listen.value.clone()
