@@ -609,8 +609,8 @@ pub(super) async fn remove_leftovers(
 async fn remove_all(client: &Client, prefix: &str) -> Vec<String> {
     let proxies = match client.proxies().await {
         Ok(proxies) => proxies,
-        // A server that is gone has taken its proxies with it.
-        Err(ClientError::NoAnswer { source, .. }) if source.is_connect() => return Vec::new(),
+        // A server that is gone has taken its proxies with it. One that is out of reach has not.
+        Err(error) if error.is_connection_refused() => return Vec::new(),
         Err(error) => {
             tracing::warn!(%error, "the run's proxies were not removed");
             return vec![format!("proxies `{prefix}*`")];
@@ -626,4 +626,18 @@ async fn remove_all(client: &Client, prefix: &str) -> Vec<String> {
     });
     // At once: one that hangs must not keep the others.
     join_all(removals).await.into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn server_out_of_reach_keeps_its_proxies_and_one_that_is_gone_has_none() {
+        // No route leads to a broadcast address.
+        let left = remove_leftovers("http://255.255.255.255:8474", "7f3a").await;
+        assert_eq!(left.expect("a client"), ["proxies `chaos-7f3a.*`"]);
+        let left = remove_leftovers("http://127.0.0.1:1", "7f3a").await;
+        assert_eq!(left.expect("a client"), Vec::<String>::new());
+    }
 }

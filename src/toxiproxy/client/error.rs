@@ -1,5 +1,9 @@
 //! Why a call of the client failed.
 
+use std::error::Error as _;
+use std::io;
+use std::iter::successors;
+
 use thiserror::Error;
 
 /// Why a call failed.
@@ -61,6 +65,17 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// Whether nobody listens at the server's address: it is gone, as against out of reach.
+    #[must_use]
+    pub fn is_connection_refused(&self) -> bool {
+        let Self::NoAnswer { source, .. } = self else {
+            return false;
+        };
+        let causes = successors(source.source(), |&cause| cause.source());
+        let mut io = causes.filter_map(|cause| cause.downcast_ref::<io::Error>());
+        io.any(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    }
+
     /// The HTTP status of a refusal.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
