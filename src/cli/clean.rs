@@ -58,9 +58,17 @@ pub(super) fn execute(args: Args, environment: &Environment) -> Result {
     for folder in folders {
         let cleared = runtime
             .block_on(clear(&folder, patience))
-            .with_context(|| format!("cannot clear `{}`", folder.display()))
-            .map_err(Failure::not_carried_out)?;
-        exit = exit.max(tell(&folder, &cleared));
+            .with_context(|| format!("cannot clear `{}`", folder.display()));
+        exit = exit.max(match cleared {
+            Ok(cleared) => tell(&folder, &cleared),
+            // Told at once: it keeps no other from being cleared.
+            Err(error) => {
+                let failure = Failure::not_carried_out(error);
+                // Nobody to tell when standard error is gone; the exit code still speaks.
+                let _ = writeln!(std::io::stderr(), "{failure}");
+                failure.exit
+            }
+        });
     }
     let ports = Ports::new(&environment.temp_dir()).map_err(Failure::not_carried_out)?;
     ports.clear_stale();

@@ -1,6 +1,8 @@
 //! However a run is ended, nothing of it is left, its evidence is kept, and the next one starts
 //! clean. A handful of moments; `scripts/kill-test` tries many more.
 
+use std::fs;
+
 use rustix::process::Signal;
 
 use crate::scene::{PAIR, Running, Scene, assert_nothing_left, processes_of, send};
@@ -90,4 +92,35 @@ fn coordinator_and_keeper_killed_at_once_are_cleared_by_clean() {
     scene.chaos(&["clean"]).end().ends(0, &["cleared"]);
     assert_nothing_left(done.folder());
     assert!(!done.folder().join("run.lock").exists());
+}
+
+#[test]
+fn run_that_cannot_be_cleared_keeps_nothing_else_from_being_cleared() {
+    let scene = scene();
+    let temp = scene.path("temp");
+    let (stuck, other) = (scene.reports().join("a"), scene.reports().join("b"));
+    for folder in [&stuck, &other.join("data"), &temp] {
+        fs::create_dir_all(folder).expect("a folder");
+    }
+    for run in [&stuck, &other] {
+        fs::write(run.join("run.lock"), "").expect("written");
+    }
+    // No folder, so it cannot be removed as one.
+    fs::write(stuck.join("data"), "").expect("written");
+    let ports = temp.join(format!(
+        "chaos-ports-{}",
+        rustix::process::getuid().as_raw()
+    ));
+    fs::create_dir(&ports).expect("a folder");
+    fs::write(ports.join("29999.lock"), "").expect("written");
+
+    let scene = scene.with("TMPDIR", &temp.display().to_string());
+    let done = scene.chaos(&["clean"]).end();
+    done.ends(4, &["cannot clear", "/a`", "/b` cleared"]);
+    assert!(
+        stuck.join("run.lock").exists(),
+        "the next start must find it"
+    );
+    assert!(!other.join("run.lock").exists() && !other.join("data").exists());
+    assert!(!ports.exists(), "ports of killed runs are let go of too");
 }
