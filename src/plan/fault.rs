@@ -439,6 +439,14 @@ impl FaultEffect {
         }
     }
 
+    /// The services whose processes it acts on.
+    pub fn services(&self) -> &[ServiceName] {
+        match self {
+            Self::Link { .. } => &[],
+            Self::Process { services, .. } => services,
+        }
+    }
+
     /// What it acts on, as people read it: `payments -> psp`, `orders`.
     pub fn targets(&self) -> Vec<String> {
         match self {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::evidence::Event;
 use crate::plan::{FaultEffect, FaultName, FaultPlan, LinkName, ProcessEffect};
@@ -32,9 +33,20 @@ pub(crate) struct Injector {
 }
 
 impl Injector {
-    /// Waits for a fault's start, applies it, waits for its end, lifts it.
-    pub(crate) async fn inject(self, fault: FaultPlan) {
+    /// Waits for a fault's start and for the end of those `before` it, applies it, waits for its end,
+    /// lifts it; then it is `over`.
+    pub(crate) async fn inject(
+        self,
+        fault: FaultPlan,
+        before: Vec<CancellationToken>,
+        over: DropGuard,
+    ) {
+        // Held to the end, whichever end this comes to.
+        let _over = over;
         self.sleep_until(fault.start).await;
+        for earlier in before {
+            earlier.cancelled().await;
+        }
         self.journal.event_durable(Event::FaultApplying {
             fault: fault.name.clone(),
         });

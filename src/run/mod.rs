@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::evidence::folder::RunFolder;
 use crate::evidence::{Event, Phase, StopReason};
-use crate::plan::Plan;
+use crate::plan::{FaultEffect, Plan};
 
 use bindings::Bindings;
 use collect::Reader;
@@ -207,10 +207,21 @@ async fn drive(plan: &Plan, journal: &Arc<Journal>, stage: &mut Stage) -> Result
 
 /// Phases and faults, each at its planned instant. Returns when the load has come to its planned
 /// end and every fault is lifted: what a late one hurts must be seen.
+///
+/// A fault on a service that another one has hold of waits for its end, which may come late: the
+/// continuation of an earlier pause must not undo a later one.
 async fn follow_time_line(plan: &Plan, journal: &Journal, injector: Injector) {
     let mut faults = JoinSet::new();
+    let mut earlier: Vec<(&FaultEffect, CancellationToken)> = Vec::new();
     for fault in &plan.faults {
-        faults.spawn(injector.clone().inject(fault.clone()));
+        let services = fault.effect.services();
+        let meets = |other: &FaultEffect| other.services().iter().any(|it| services.contains(it));
+        let before = earlier.iter().filter(|(other, _)| meets(other));
+        let before = before.map(|(_, over)| over.clone()).collect();
+        let over = CancellationToken::new();
+        let guard = over.clone().drop_guard();
+        faults.spawn(injector.clone().inject(fault.clone(), before, guard));
+        earlier.push((&fault.effect, over));
     }
     let phases = plan.phases;
     let time_line = [

@@ -184,6 +184,19 @@ fn every_fault_on_a_service_is_applied_confirmed_and_lifted() {
     assert!(of_callee.iter().all(|exit| exit["by-us"] == true));
 }
 
+#[test]
+fn fault_that_follows_another_on_a_service_at_once_begins_when_that_one_is_over() {
+    let injected = ["pause", "pause", "kill", "pause", "kill", "kill"];
+    let scenario = chain(&injected, "service: callee,").replace(", delay: 300ms", "");
+    let done = Scene::new(PAIR, &scenario).run();
+    let (applied, lifted) = (done.events("fault-applied"), done.events("fault-lifted"));
+    for (before, after) in lifted.iter().zip(&applied[1..]) {
+        let (ended, asked) = (before["confirmed-ns"].as_u64(), after["asked-ns"].as_u64());
+        assert!(asked > ended, "{before} {after}");
+    }
+    lifted_faults(&done, injected.len());
+}
+
 /// A scenario of one fault after the other, half a second each.
 fn chain(injected: &[&str], target: &str) -> String {
     let mut faults = String::new();
