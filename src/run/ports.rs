@@ -143,18 +143,26 @@ impl Ports {
         })
     }
 
+    /// Takes a port without a look at who listens there: it may be pinned on one address alone, and
+    /// whoever binds it finds out.
+    ///
+    /// # Errors
+    ///
+    /// [`PortError::Taken`] by another run, or [`PortError::Folder`].
+    pub fn reserved(&self, port: u16) -> Result<HeldPort, PortError> {
+        self.hold(port)?.ok_or_else(|| PortError::Taken {
+            port,
+            holder: Some("another run of `chaos`".into()),
+        })
+    }
+
     /// Takes the port that a file pins.
     ///
     /// # Errors
     ///
     /// [`PortError::Taken`], [`PortError::Bind`] or [`PortError::Folder`].
     pub fn pinned(&self, port: u16) -> Result<HeldPort, PortError> {
-        let Some(held) = self.hold(port)? else {
-            return Err(PortError::Taken {
-                port,
-                holder: Some("another run of `chaos`".into()),
-            });
-        };
+        let held = self.reserved(port)?;
         match can_bind(port) {
             Ok(()) => Ok(held),
             Err(Errno::ADDRINUSE) => {

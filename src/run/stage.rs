@@ -3,6 +3,7 @@
 //! Filled step by step by `run::phases`; [`Stage::tear_down`] copes with every state in between.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -20,8 +21,8 @@ use crate::evidence::{Event, Phase};
 use crate::keeper::protocol::{ProcessId, SpawnSpec, Stdin};
 use crate::keeper::{Keeper, KeeperOptions};
 use crate::load::wire::{Assignment, PhaseSpan};
-use crate::plan::Plan;
 use crate::plan::load::FeedPlan;
+use crate::plan::{LinkPlan, Plan};
 use crate::toxiproxy::client::Client;
 
 use super::bindings::{Bindings, wanted_ports};
@@ -414,21 +415,119 @@ fn take_ports(plan: &Plan, options: &Options) -> Result<TakenPorts, RunError> {
     let attempt = "take the ports of the run";
     let failed = |error: super::ports::PortError| RunError::world(attempt, error.to_string());
     let mut ports = Ports::new(&options.locks).map_err(failed)?;
-    let mut taken = BTreeMap::from([(PROXY_API.to_owned(), ports.free().map_err(failed)?)]);
+    let mut taken = TakenPorts::new();
+    let mut free = vec![PROXY_API.to_owned()];
+    // What the files pin comes first: it must not be given away as free.
     for (service, port, pinned) in wanted_ports(plan) {
-        let held = match pinned {
-            Some(number) => ports.pinned(number),
-            None => ports.free(),
-        };
-        taken.insert(format!("{service}.{port}"), held.map_err(failed)?);
+        let name = format!("{service}.{port}");
+        match pinned {
+            Some(number) => {
+                taken.insert(name, ports.pinned(number).map_err(failed)?);
+            }
+            None => free.push(name),
+        }
     }
-    for link in plan
-        .system
-        .links
-        .iter()
-        .filter(|link| link.listen.is_none())
-    {
-        taken.insert(link.name.alias(), ports.free().map_err(failed)?);
+    for link in &plan.system.links {
+        let is_taken = |number| taken.values().any(|held| held.number() == number);
+        match pinned_port(link) {
+            // On another address, too.
+            Some(number) if is_taken(number) => {}
+            Some(number) => {
+                let held = ports.reserved(number).map_err(failed)?;
+                taken.insert(link.name.alias(), held);
+            }
+            None => free.push(link.name.alias()),
+        }
+    }
+    for name in free {
+        taken.insert(name, ports.free().map_err(failed)?);
     }
     Ok(taken)
+}
+
+/// The port of a link's pinned address.
+fn pinned_port(link: &LinkPlan) -> Option<u16> {
+    let address: SocketAddr = link.listen.as_ref()?.parse().ok()?;
+    Some(address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use crate::plan::BuildOptions;
+    use crate::scenario::LoadOptions;
+
+    use super::*;
+
+    const SYSTEM: &str = "
+name: pinned
+services:
+  front: { command: [front], ports: { http: FRONT }, env: { BACK: $(link:back) } }
+  back: { command: [back], ports: [http] }
+links:
+  front -> back: { to: back.http, LISTEN }
+journeys: { call: { target: front.http, steps: [{ name: call, request: { get: / } }] } }
+";
+    const SCENARIO: &str = "
+name: pinned
+system: system.yaml
+load: { journeys: { call: 1 }, arrivals: 50/s, timeout: 1s }
+phases: { warm-up: 1s, baseline: 2s }
+expect: { up: stays-up }
+";
+
+    /// The ports of a run with this one pinned for a service, and this address for a link.
+    fn taken(folder: &Path, front: &str, listen: &str) -> TakenPorts {
+        let system = SYSTEM.replace("FRONT", front).replace("LISTEN", listen);
+        fs::write(folder.join("system.yaml"), system).expect("written");
+        fs::write(folder.join("scenario.yaml"), SCENARIO).expect("written");
+        let path = folder.join("scenario.yaml");
+        let files = crate::scenario::load(&path, &LoadOptions::default());
+        let plan = crate::plan::build(&files.expect("it reads"), &BuildOptions::default());
+        let options = Options {
+            environment: BTreeMap::new(),
+            locks: folder.to_owned(),
+            data: folder.join("data"),
+            token: String::new(),
+        };
+        take_ports(&plan.expect("it plans"), &options).expect("ports")
+    }
+
+    /// The port that is given away first.
+    fn first_free(folder: &Path) -> u16 {
+        let mut ports = Ports::new(folder).expect("a folder for locks");
+        ports.free().expect("a port").number()
+    }
+
+    #[test]
+    fn port_that_a_service_pins_is_not_given_away_as_free() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let first = first_free(folder.path());
+        let ports = taken(folder.path(), &first.to_string(), "protocol: tcp");
+        assert_eq!(ports["front.http"].number(), first);
+    }
+
+    #[test]
+    fn port_that_a_link_pins_is_not_given_away_as_free() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let first = first_free(folder.path());
+        let listen = format!("listen: 127.0.0.1:{first}");
+        let ports = taken(folder.path(), "auto", &listen);
+        let who = ports.iter().filter(|(_, held)| held.number() == first);
+        assert_eq!(
+            who.map(|(name, _)| name).collect::<Vec<_>>(),
+            ["front..back"]
+        );
+    }
+
+    #[test]
+    fn one_port_may_be_pinned_on_several_addresses() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let number = first_free(folder.path());
+        let listen = format!("listen: 127.0.0.2:{number}");
+        let ports = taken(folder.path(), &number.to_string(), &listen);
+        assert_eq!(ports["front.http"].number(), number);
+    }
 }
