@@ -46,6 +46,23 @@ fn termination_while_a_fault_is_on_leaves_nothing_and_exits_143() {
 }
 
 #[test]
+fn filter_that_never_ends_does_not_keep_a_run_from_being_stopped() {
+    let source = "at-end: true, http: { get: callee.http/ledger }, rows: \".\"";
+    let endless = "every: 200ms, http: { get: callee.http/ledger }, rows: last(repeat(.))";
+    for (before, after) in [
+        ("select: .status - 200", "select: last(repeat(.))"),
+        (source, endless),
+    ] {
+        assert!(PAIR.contains(before), "{before}");
+        let scene = Scene::new(&PAIR.replace(before, after), STOP);
+        let running = scene.start();
+        running.await_event("fault-applied", "silent");
+        running.signal(Signal::INT);
+        ends_clean(&scene, running, 130);
+    }
+}
+
+#[test]
 fn second_interrupt_kills_those_who_take_their_time() {
     let scene = scene().with("CALLEE_FLAG", "--ignore-term");
     let running = scene.start();

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::plan::jq::{self, Filter};
 use crate::plan::system::HttpFetch;
 use crate::plan::template::Symbol;
 use crate::run::bindings::Bindings;
@@ -13,8 +12,6 @@ use crate::run::bindings::Bindings;
 const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest page that is read.
 const PAGE_BYTES_MAX: usize = 64 << 20;
-/// Most pages of one reading.
-const PAGES_MAX: usize = 100_000;
 
 /// A client for everything that the harness itself asks services. Never through a proxy of the
 /// environment.
@@ -27,12 +24,11 @@ pub(crate) fn client() -> reqwest::Result<reqwest::Client> {
         .build()
 }
 
-/// A reader of one endpoint, which remembers where it is.
+/// The pages of one endpoint.
 pub(crate) struct Pages<'a> {
     client: &'a reqwest::Client,
     fetch: &'a HttpFetch,
     bindings: &'a Bindings,
-    cursor_filter: Option<Filter>,
 }
 
 impl<'a> Pages<'a> {
@@ -40,54 +36,15 @@ impl<'a> Pages<'a> {
         client: &'a reqwest::Client,
         fetch: &'a HttpFetch,
         bindings: &'a Bindings,
-    ) -> Result<Self, String> {
-        let cursor_filter = fetch.cursor.as_deref().map(jq::compile).transpose()?;
-        Ok(Self {
+    ) -> Self {
+        Self {
             client,
             fetch,
             bindings,
-            cursor_filter,
-        })
-    }
-
-    /// Reads from `cursor` on; each answer goes to `page`. Returns the cursor for the next time.
-    pub(crate) async fn read(
-        &self,
-        mut cursor: Option<String>,
-        mut page: impl FnMut(Value) -> Result<(), String>,
-    ) -> (Option<String>, Result<(), String>) {
-        for _ in 0..PAGES_MAX {
-            let answer = match self.get(cursor.as_deref()).await {
-                Ok(answer) => answer,
-                Err(error) => return (cursor, Err(error)),
-            };
-            let next = match self.next_cursor(&answer) {
-                Ok(next) => next,
-                Err(error) => return (cursor, Err(error)),
-            };
-            if let Err(error) = page(answer) {
-                return (cursor, Err(error));
-            }
-            match next {
-                Some(next) if Some(&next) != cursor.as_ref() => cursor = Some(next),
-                _ => return (cursor, Ok(())),
-            }
-        }
-        (cursor, Err(format!("more than {PAGES_MAX} pages")))
-    }
-
-    fn next_cursor(&self, answer: &Value) -> Result<Option<String>, String> {
-        let Some(filter) = &self.cursor_filter else {
-            return Ok(None);
-        };
-        match jq::run(filter, answer).next().transpose()? {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text)),
-            Some(other) => Ok(Some(other.to_string())),
         }
     }
 
-    /// One GET; the body as JSON.
+    /// One GET, from a cursor on; the body as JSON.
     pub(crate) async fn get(&self, cursor: Option<&str>) -> Result<Value, String> {
         let address = self
             .bindings

@@ -4,20 +4,26 @@ use std::path::Path;
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::sync::mpsc::Sender;
+
+use super::{ROWS_AT_ONCE, hand_over};
 
 /// Longest line that is read as JSON; longer ones are skipped and counted.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
-/// Reads a log; each line that is a JSON object goes to `row`. Returns the lines that were not.
+/// Reads a log; lines that are JSON objects, and wanted, go to `taker`, some at a time. Returns how
+/// many were no objects.
 pub(crate) async fn read(
     path: &Path,
-    mut row: impl FnMut(Value) -> Result<(), String>,
+    is_wanted: impl Fn(&Value) -> bool,
+    taker: Sender<Vec<Value>>,
 ) -> Result<u64, String> {
     let file = tokio::fs::File::open(path)
         .await
         .map_err(|error| format!("`{}` cannot be read: {error}", path.display()))?;
     let mut reader = BufReader::new(file);
     let mut line = Vec::new();
+    let mut some = Vec::new();
     let mut skipped = 0;
     // Whether what is read now is the rest of a line that was too long.
     let mut within = false;
@@ -32,16 +38,21 @@ pub(crate) async fn read(
         let is_rest = std::mem::replace(&mut within, !is_whole);
         match serde_json::from_slice(&line) {
             _ if is_rest || line.trim_ascii().is_empty() => {}
-            Ok(value @ Value::Object(_)) if is_whole => row(value)?,
+            Ok(value @ Value::Object(_)) if is_whole => some.extend(Some(value).filter(&is_wanted)),
             _ => skipped += 1,
         }
+        if some.len() == ROWS_AT_ONCE {
+            hand_over(&taker, &mut some).await?;
+        }
     }
+    hand_over(&taker, &mut some).await?;
     Ok(skipped)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[tokio::test]
     async fn lines_that_are_no_objects_are_counted_and_too_long_ones_skipped() {
@@ -50,20 +61,15 @@ mod tests {
         let long = "x".repeat(LINE_BYTES_MAX + 1);
         std::fs::write(
             &path,
-            format!("{{\"a\":1}}\nplain\n\n{long}\n[1]\n{{\"a\":2}}"),
+            format!("{{\"a\":1}}\nplain\n\n{long}\n[1]\n{{\"a\":3}}\n{{\"a\":2}}"),
         )
         .unwrap();
-        let mut seen = Vec::new();
-        let keep = |row| {
-            seen.push(row);
-            Ok(())
-        };
-        assert_eq!(read(&path, keep).await, Ok(3));
-        assert_eq!(seen.len(), 2);
-        assert!(
-            read(&folder.path().join("b.log"), |_| Ok(()))
-                .await
-                .is_err()
-        );
+        let (taker, mut taken) = tokio::sync::mpsc::channel(1);
+        let is_wanted = |row: &Value| row["a"] != 3;
+        assert_eq!(read(&path, is_wanted, taker.clone()).await, Ok(3));
+        let rows = [json!({"a": 1}), json!({"a": 2})];
+        assert_eq!(taken.recv().await.unwrap(), rows);
+        let nowhere = folder.path().join("b.log");
+        assert!(read(&nowhere, is_wanted, taker).await.is_err());
     }
 }

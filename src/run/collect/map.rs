@@ -6,13 +6,21 @@ use serde_json::{Map, Value};
 
 use crate::evidence::{Record, RunClock};
 use crate::plan::jq::{self, Filter};
-use crate::plan::system::RecordKind;
+use crate::plan::system::{Fetch, RecordKind};
 use crate::plan::{SourceName, SourcePlan};
+
+/// What one answer of an endpoint holds.
+pub(crate) struct Page {
+    pub(crate) records: Vec<Record>,
+    /// Where the next one begins, if there is one.
+    pub(crate) next: Option<String>,
+}
 
 /// Compiled mapping of one source.
 pub(crate) struct Mapping {
     source: SourceName,
     kind: RecordKind,
+    cursor: Option<Filter>,
     rows: Filter,
     select: Filter,
     clock: RunClock,
@@ -24,9 +32,14 @@ impl Mapping {
     /// Compiles the filters of a source; planning has compiled them before, so an error here means
     /// a plan from elsewhere.
     pub(crate) fn new(plan: &SourcePlan, clock: RunClock) -> Result<Self, String> {
+        let cursor = match &plan.fetch {
+            Fetch::Http(http) => http.cursor.as_deref().map(jq::compile).transpose()?,
+            Fetch::Sql { .. } | Fetch::Log { .. } | Fetch::Operations { .. } => None,
+        };
         Ok(Self {
             source: plan.name.clone(),
             kind: plan.records,
+            cursor,
             rows: jq::compile(&plan.rows)?,
             select: jq::compile(&plan.select)?,
             clock,
@@ -39,8 +52,26 @@ impl Mapping {
         self.wall.load(Ordering::Relaxed)
     }
 
+    /// What an answer holds, read at `now_ns`.
+    pub(crate) fn page(&self, answer: Value, now_ns: u64) -> Result<Page, String> {
+        let next = self.next_cursor(&answer)?;
+        let records = self.records(answer, now_ns)?;
+        Ok(Page { records, next })
+    }
+
+    fn next_cursor(&self, answer: &Value) -> Result<Option<String>, String> {
+        let Some(filter) = &self.cursor else {
+            return Ok(None);
+        };
+        match jq::run(filter, answer).next().transpose()? {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(other) => Ok(Some(other.to_string())),
+        }
+    }
+
     /// The records of one answer, read at `now_ns`.
-    pub(crate) fn records(&self, answer: Value, now_ns: u64) -> Result<Vec<Record>, String> {
+    fn records(&self, answer: Value, now_ns: u64) -> Result<Vec<Record>, String> {
         let mut records = Vec::new();
         for row in jq::run(&self.rows, &answer) {
             records.extend(self.row(row?, now_ns)?);

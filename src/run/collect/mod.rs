@@ -3,6 +3,7 @@
 //! Never judges and never guesses: a source that could not be read to its end says so, and the
 //! checkers decide what that is worth.
 
+mod aside;
 pub(crate) mod backlog;
 pub(crate) mod http;
 mod log;
@@ -17,21 +18,28 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::evidence::{Event, Record};
-use crate::plan::system::{Fetch, RecordKind};
+use crate::plan::system::{Fetch, HttpFetch, RecordKind};
 use crate::plan::{DatabaseName, LinkName, Plan, SourcePlan};
 
 use super::bindings::Bindings;
 use super::fleet::Fleet;
 use super::journal::Journal;
+use aside::Aside;
 use map::Mapping;
 
 /// How often the end-of-run reading of a source is tried before it counts as failed.
 const TRIES: usize = 3;
 /// Pause between two tries.
 const TRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// Most pages of one reading.
+const PAGES_MAX: usize = 100_000;
+/// Rows of a query or a log that are mapped at once.
+const ROWS_AT_ONCE: usize = 256;
 
 /// What every reading needs.
 pub(crate) struct Context {
@@ -112,10 +120,21 @@ fn lost<'r>(rings: impl Iterator<Item = &'r Ring>) -> u64 {
     rings.map(Ring::lost).fold(0, u64::saturating_add)
 }
 
+/// Passes rows on, if there are any.
+async fn hand_over(taker: &mpsc::Sender<Vec<Value>>, rows: &mut Vec<Value>) -> Result<(), String> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let sent = taker.send(std::mem::take(rows)).await;
+    // Whoever does not take them any more has said why.
+    sent.map_err(|_| "its rows were not taken".to_owned())
+}
+
 /// A source with what was read of it so far.
 pub(crate) struct Reader {
     plan: SourcePlan,
-    mapping: Mapping,
+    mapping: Arc<Mapping>,
+    aside: Aside,
     cursor: Option<String>,
     seen: HashSet<u64>,
     /// Which start of its service the cursor is from: another one's rings begin anew.
@@ -138,7 +157,8 @@ impl Reader {
                     .map_err(|error| format!("evidence `{}`: {error}", plan.name))?;
                 Ok(Self {
                     plan: plan.clone(),
-                    mapping,
+                    mapping: Arc::new(mapping),
+                    aside: Aside::default(),
                     cursor: None,
                     seen: HashSet::new(),
                     start: 0,
@@ -214,73 +234,86 @@ impl Reader {
         context.clock_error_ns.fetch_max(off_ns, Ordering::Relaxed);
         let fetch = self.plan.fetch.clone();
         match &fetch {
-            Fetch::Http(http) => {
-                let pages = http::Pages::new(&context.client, http, &context.bindings)?;
-                let start = context.fleet.incarnation(&http.service);
-                let cursor = self.cursor.take().filter(|_| start == self.start);
-                self.start = start;
-                let (cursor, result) = pages
-                    .read(cursor, |answer| self.keep_answer(context, answer))
-                    .await;
-                self.cursor = cursor;
-                result
-            }
+            Fetch::Http(http) => self.read_pages(context, http).await,
             Fetch::Sql { database, query } => {
                 let url = context.database_url(database)?;
-                sql::read(&url, query, |row| self.keep_row(context, row))
-                    .await
-                    .map(drop)
+                let (taker, rows) = mpsc::channel(1);
+                let keep = self.keep_rows(context, rows);
+                tokio::try_join!(sql::read(&url, query, taker), keep).map(drop)
             }
             Fetch::Log { service } => {
                 let path = context.logs.join(format!("{service}.log"));
-                let skipped = log::read(&path, |row| {
-                    self.keep_log_line(context, row);
-                    Ok(())
-                });
-                self.skipped += skipped.await?;
+                let (taker, rows) = mpsc::channel(1);
+                let keep = self.keep_rows(context, rows);
+                let (skipped, ()) = tokio::try_join!(log::read(&path, |_| true, taker), keep)?;
+                self.skipped += skipped;
                 Ok(())
             }
             Fetch::Operations {
                 operation,
                 outcomes,
             } => {
-                let wanted = |row: &Value| {
+                let is_wanted = |row: &Value| {
                     let class = serde_json::from_value(row["outcome"].clone());
                     row["op"] == operation.as_str()
                         && class.is_ok_and(|class| outcomes.contains(&class))
                 };
-                let path = context.operations.clone();
-                log::read(&path, |row| {
-                    if wanted(&row) {
-                        self.keep_row(context, row)
-                    } else {
-                        Ok(())
-                    }
-                })
-                .await
-                .map(drop)
+                let (taker, rows) = mpsc::channel(1);
+                let keep = self.keep_rows(context, rows);
+                let read = log::read(&context.operations, is_wanted, taker);
+                tokio::try_join!(read, keep).map(drop)
             }
         }
     }
 
-    fn keep_answer(&mut self, context: &Context, answer: Value) -> Result<(), String> {
-        let records = self.mapping.records(answer, self.read_ns)?;
-        self.keep(context, records);
-        Ok(())
-    }
-
-    fn keep_row(&mut self, context: &Context, row: Value) -> Result<(), String> {
-        let records = self.mapping.row(row, self.read_ns)?;
-        self.keep(context, records);
-        Ok(())
-    }
-
-    /// A log holds lines of every kind: those that the filter cannot take are not meant for it.
-    fn keep_log_line(&mut self, context: &Context, row: Value) {
-        match self.mapping.row(row, self.read_ns) {
-            Ok(records) => self.keep(context, records),
-            Err(_) => self.skipped += 1,
+    /// Reads an endpoint page by page, from where the last reading came to.
+    async fn read_pages(&mut self, context: &Context, http: &HttpFetch) -> Result<(), String> {
+        let pages = http::Pages::new(&context.client, http, &context.bindings);
+        let start = context.fleet.incarnation(&http.service);
+        if start != self.start {
+            self.cursor = None;
         }
+        self.start = start;
+        for _ in 0..PAGES_MAX {
+            let answer = pages.get(self.cursor.as_deref()).await?;
+            let (mapping, read_ns) = (Arc::clone(&self.mapping), self.read_ns);
+            let page = self.aside.run(move || mapping.page(answer, read_ns));
+            let page = page.await??;
+            self.keep(context, page.records);
+            match page.next {
+                Some(next) if Some(&next) != self.cursor.as_ref() => self.cursor = Some(next),
+                _ => return Ok(()),
+            }
+        }
+        Err(format!("more than {PAGES_MAX} pages"))
+    }
+
+    /// Keeps what rows are mapped to, as they come.
+    async fn keep_rows(
+        &mut self,
+        context: &Context,
+        mut rows: mpsc::Receiver<Vec<Value>>,
+    ) -> Result<(), String> {
+        while let Some(rows) = rows.recv().await {
+            for records in self.mapped(rows).await? {
+                match records {
+                    Ok(records) => self.keep(context, records),
+                    // A log holds lines of every kind: those that the filter cannot take are not
+                    // meant for it.
+                    Err(_) if matches!(self.plan.fetch, Fetch::Log { .. }) => self.skipped += 1,
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What each row is mapped to.
+    async fn mapped(&self, rows: Vec<Value>) -> Result<Vec<Result<Vec<Record>, String>>, String> {
+        let (mapping, read_ns) = (Arc::clone(&self.mapping), self.read_ns);
+        let map = move |row| mapping.row(row, read_ns);
+        let mapped = move || rows.into_iter().map(map).collect();
+        self.aside.run(mapped).await
     }
 
     /// Writes what was not seen before: a source that is read again shows its old rows again.

@@ -6,26 +6,22 @@ use futures_util::TryStreamExt as _;
 use serde_json::{Map, Value};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
 use sqlx::{Column as _, Connection as _, Row as _, TypeInfo as _, ValueRef as _};
+use tokio::sync::mpsc::Sender;
+
+use super::{ROWS_AT_ONCE, hand_over};
 
 /// Bound of one query, from connect to the last row.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Runs a query; each row goes to `row` as an object of its columns. Returns how many there were.
-pub(crate) async fn read(
-    url: &str,
-    query: &str,
-    row: impl FnMut(Value) -> Result<(), String>,
-) -> Result<u64, String> {
-    tokio::time::timeout(QUERY_TIMEOUT, rows(url, query, row))
+/// Runs a query; its rows go to `taker`, some at a time, as objects of their columns. Returns how many
+/// there were.
+pub(crate) async fn read(url: &str, query: &str, taker: Sender<Vec<Value>>) -> Result<u64, String> {
+    tokio::time::timeout(QUERY_TIMEOUT, rows(url, query, taker))
         .await
         .map_err(|_| format!("the query took longer than {} s", QUERY_TIMEOUT.as_secs()))?
 }
 
-async fn rows(
-    url: &str,
-    query: &str,
-    mut row: impl FnMut(Value) -> Result<(), String>,
-) -> Result<u64, String> {
+async fn rows(url: &str, query: &str, taker: Sender<Vec<Value>>) -> Result<u64, String> {
     let options: SqliteConnectOptions = url
         .parse()
         .map_err(|error| format!("`{url}` is no database URL: {error}"))?;
@@ -40,10 +36,15 @@ async fn rows(
     {
         let query = sqlx::AssertSqlSafe(query.to_owned());
         let mut rows = sqlx::query(query).fetch(&mut connection);
+        let mut some = Vec::new();
         while let Some(read) = rows.try_next().await.map_err(|error| error.to_string())? {
-            row(object(&read)?)?;
+            some.push(object(&read)?);
             count += 1;
+            if some.len() == ROWS_AT_ONCE {
+                hand_over(&taker, &mut some).await?;
+            }
         }
+        hand_over(&taker, &mut some).await?;
     }
     connection
         .close()
@@ -95,18 +96,13 @@ mod tests {
         ] {
             sqlx::query(statement).execute(&mut writer).await.unwrap();
         }
-        let mut seen = Vec::new();
-        let keep = |row| {
-            seen.push(row);
-            Ok(())
-        };
-        assert_eq!(
-            read(&url, r#"select k as "the-key", n, null as x from t"#, keep).await,
-            Ok(1)
-        );
-        assert_eq!(seen, [json!({"the-key": "a", "n": 7, "x": null})]);
-        assert!(read(&url, "delete from t", |_| Ok(())).await.is_err());
+        let (taker, mut taken) = tokio::sync::mpsc::channel(1);
+        let query = r#"select k as "the-key", n, null as x from t"#;
+        assert_eq!(read(&url, query, taker.clone()).await, Ok(1));
+        let rows = [json!({"the-key": "a", "n": 7, "x": null})];
+        assert_eq!(taken.recv().await.unwrap(), rows);
+        assert!(read(&url, "delete from t", taker.clone()).await.is_err());
         let missing = format!("sqlite://{}/b.db", folder.path().display());
-        assert!(read(&missing, "select 1", |_| Ok(())).await.is_err());
+        assert!(read(&missing, "select 1", taker).await.is_err());
     }
 }
