@@ -47,11 +47,11 @@ fn termination_while_a_fault_is_on_leaves_nothing_and_exits_143() {
 
 #[test]
 fn filter_that_never_ends_does_not_keep_a_run_from_being_stopped() {
-    let source = "at-end: true, http: { get: callee.http/ledger }, rows: \".\"";
-    let endless = "every: 200ms, http: { get: callee.http/ledger }, rows: last(repeat(.))";
+    let endless = "evidence:
+  endless: { records: version, every: 200ms, http: { get: callee.http/ledger }, rows: last(repeat(.)) }";
     for (before, after) in [
         ("select: .status - 200", "select: last(repeat(.))"),
-        (source, endless),
+        ("evidence:", endless),
     ] {
         assert!(PAIR.contains(before), "{before}");
         let scene = Scene::new(&PAIR.replace(before, after), STOP);
