@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use crate::kit::bus::{Bus, BusClient, Confirmation, Delivery, Depth};
+use crate::kit::bus::{Bus, BusClient, BusError, Confirmation, Delivery, Depth};
 use crate::kit::clock::Clock;
 use crate::kit::config::{Config, Defects, Profile};
 use crate::kit::context::Context;
@@ -220,4 +220,21 @@ async fn a_waiting_fetch_is_woken_by_a_publish() {
     let bus = client(&busd);
     let (fetched, _) = tokio::join!(bus.fetch("stars", 5), publish(&bus, &["order.placed"]));
     assert_eq!(fetched.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_publication_that_is_too_large_is_refused_and_keeps_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let bus = start(dir.path()).await;
+    let tester = client(&bus);
+    let large = |kib: usize| {
+        let data = json!({ "sku": "x".repeat(kib << 10) });
+        Event::new("order.placed", "a1", 1, &Context::background(), data)
+    };
+    // By one event, and by many that would do alone.
+    for events in [vec![large(1_100)], vec![large(300); 4]] {
+        let refused = tester.publish(&events).await;
+        assert!(matches!(refused, Err(BusError::Refused(_))), "{refused:?}");
+    }
+    assert_eq!(tester.depth("stars").await.unwrap(), Depth::default());
 }

@@ -25,6 +25,8 @@ pub(crate) struct FakeBus {
     pub(crate) down: Mutex<bool>,
     /// A routing key that nobody wants.
     pub(crate) unwanted: Mutex<Option<String>>,
+    /// A routing key with which the whole publication is refused.
+    pub(crate) refused: Mutex<Option<String>>,
     /// What the next fetches hand out.
     pub(crate) waiting: Mutex<VecDeque<Delivery>>,
     /// What consumers said.
@@ -46,6 +48,13 @@ impl Bus for FakeBus {
         Box::pin(async move {
             if *self.down.lock().unwrap() {
                 return Err(BusError::Unavailable("told so".to_owned()));
+            }
+            let refused = self.refused.lock().unwrap().clone();
+            if events
+                .iter()
+                .any(|event| refused.as_ref() == Some(&event.kind))
+            {
+                return Err(BusError::Refused("too large".to_owned()));
             }
             let unwanted = self.unwanted.lock().unwrap().clone();
             let mut published = self.published.lock().unwrap();

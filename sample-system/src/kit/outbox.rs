@@ -2,7 +2,8 @@
 //!
 //! The relay claims unsent rows by a lease, publishes them in order, waits for the bus's confirmation
 //! and only then marks them sent. It may publish twice (killed in between), never not at all. A row
-//! that cannot be published holds back the later rows of the same aggregate and nobody else's.
+//! that cannot be published holds back the later rows of the same aggregate and nobody else's: what
+//! the bus refuses together is published one by one.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::bus::{Bus, Confirmation};
+use super::bus::{Bus, BusError, Confirmation};
 use super::clock::wall_ms;
 use super::event::Event;
 use super::killpoint::KillPoints;
@@ -168,7 +169,15 @@ impl Relay {
         }
         let events: Vec<Event> = claimed.iter().map(|row| row.event.clone()).collect();
         let confirmations = match self.bus.publish(&events).await {
-            Ok(confirmations) => confirmations,
+            Ok(confirmations) => confirmations.into_iter().map(Some).collect(),
+            Err(BusError::Refused(reason)) => {
+                tracing::warn!(
+                    reason,
+                    events = events.len(),
+                    "publish refused, now one by one"
+                );
+                self.publish_each(&events).await
+            }
             Err(error) => {
                 tracing::warn!(%error, events = events.len(), "publish failed");
                 self.release(&claimed).await?;
@@ -179,6 +188,32 @@ impl Relay {
             .reach("outbox.after_publish_before_mark")
             .await?;
         self.settle(&claimed, &confirmations).await
+    }
+
+    /// Publishes one by one what was refused together. `None` is for an event that was refused alone
+    /// and for what follows it in its aggregate; the end is missing when the bus goes away.
+    async fn publish_each(&self, events: &[Event]) -> Vec<Option<Confirmation>> {
+        let mut held: HashSet<&str> = HashSet::new();
+        let mut confirmations = Vec::with_capacity(events.len());
+        for event in events {
+            let confirmation = if held.contains(event.aggregate_id.as_str()) {
+                None
+            } else {
+                match self.bus.publish(std::slice::from_ref(event)).await {
+                    Ok(mut confirmation) => confirmation.pop(),
+                    Err(BusError::Refused(reason)) => {
+                        tracing::error!(event = %event.id, kind = %event.kind, reason, "refused");
+                        None
+                    }
+                    Err(BusError::Unavailable(_)) => break,
+                }
+            };
+            if confirmation != Some(Confirmation::Confirmed) {
+                held.insert(&event.aggregate_id);
+            }
+            confirmations.push(confirmation);
+        }
+        confirmations
     }
 
     /// Takes the oldest unsent rows for the time of a lease, in order. A row behind one of its aggregate
@@ -221,23 +256,29 @@ impl Relay {
         tx.commit().await
     }
 
-    /// Marks what the bus confirmed; the first refusal of an aggregate holds back the rest of it.
+    /// Marks what the bus confirmed; the first refusal of an aggregate holds back the rest of it. What
+    /// was refused alone stays claimed until its lease ends, out of the way of the other aggregates.
     async fn settle(
         &self,
         claimed: &[Claimed],
-        confirmations: &[Confirmation],
+        confirmations: &[Option<Confirmation>],
     ) -> Result<Round, StoreError> {
         let mut held: HashSet<&str> = HashSet::new();
         let mut tx = self.store.begin().await?;
         let mut sent = 0_usize;
         for (index, row) in claimed.iter().enumerate() {
-            let confirmed = confirmations.get(index) == Some(&Confirmation::Confirmed);
+            let confirmation = confirmations.get(index);
+            if confirmation == Some(&None) {
+                held.insert(&row.event.aggregate_id);
+                continue;
+            }
+            let confirmed = confirmation == Some(&Some(Confirmation::Confirmed));
             let update = if confirmed && !held.contains(row.event.aggregate_id.as_str()) {
                 sent += 1;
                 sql("UPDATE outbox SET sent_at = $1, claimed_until = 0 WHERE seq = $2")
                     .bind(wall_ms())
             } else {
-                if !confirmed {
+                if !confirmed && confirmation.is_some() {
                     tracing::error!(event = %row.event.id, kind = %row.event.kind, "unroutable");
                 }
                 held.insert(&row.event.aggregate_id);

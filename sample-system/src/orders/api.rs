@@ -31,6 +31,9 @@ const ANSWERING: Duration = Duration::from_millis(200);
 const LINES_MAX: usize = 50;
 /// Pieces of one product at most.
 const QUANTITY_MAX: i64 = 1_000;
+/// The longest name of a product, as `catalog` has it, or of a method of payment. Both travel in the
+/// order's events, which the bus takes only up to a size.
+const NAME_BYTES_MAX: usize = 40;
 
 #[derive(Clone)]
 struct Api {
@@ -91,10 +94,22 @@ impl PlaceOrder {
                 "`quantity` is 1 to {QUANTITY_MAX}"
             )));
         }
+        let method = self.method.unwrap_or_else(|| "card".to_owned());
+        let mut skus = items.iter().map(|line| &line.sku);
+        for (field, long) in [
+            ("sku", skus.any(|sku| sku.len() > NAME_BYTES_MAX)),
+            ("method", method.len() > NAME_BYTES_MAX),
+        ] {
+            if long {
+                return Err(ApiError::bad_request(format!(
+                    "`{field}` has at most {NAME_BYTES_MAX} bytes"
+                )));
+            }
+        }
         Ok(Wish {
             user_id,
             items,
-            method: self.method.unwrap_or_else(|| "card".to_owned()),
+            method,
         })
     }
 }
@@ -261,4 +276,29 @@ fn user(headers: &HeaderMap) -> Result<String, ApiError> {
     text(headers, "x-user-id")
         .map(str::to_owned)
         .ok_or_else(missing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wish(body: Value) -> Result<Wish, String> {
+        let body: PlaceOrder = serde_json::from_value(body).unwrap();
+        body.wish("u1".to_owned()).map_err(|error| error.message)
+    }
+
+    #[test]
+    fn an_order_with_a_name_that_no_event_can_carry_is_refused() {
+        let (fits, long) = ("x".repeat(40), "x".repeat(41));
+        assert!(wish(json!({ "sku": fits, "method": fits })).is_ok());
+        let lines = json!([{ "sku": "A1", "quantity": 1 }, { "sku": long, "quantity": 1 }]);
+        for (body, field) in [
+            (json!({ "sku": long }), "sku"),
+            (json!({ "items": lines }), "sku"),
+            (json!({ "sku": "A1", "method": long }), "method"),
+        ] {
+            let refusal = wish(body).unwrap_err();
+            assert_eq!(refusal, format!("`{field}` has at most 40 bytes"));
+        }
+    }
 }

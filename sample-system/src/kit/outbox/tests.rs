@@ -100,6 +100,30 @@ async fn a_refused_event_holds_back_its_own_aggregate_only() {
 }
 
 #[tokio::test]
+async fn an_event_that_the_bus_never_takes_stops_its_own_aggregate_only() {
+    let dir = TempDir::new().unwrap();
+    let store = store(&dir).await;
+    let bus = Arc::new(FakeBus::default());
+    *bus.refused.lock().unwrap() = Some("a.huge".to_owned());
+    let before = [("a.a", "1"), ("a.b", "2"), ("a.huge", "1"), ("a.c", "1")];
+    let mut ids = fill(&store, &before).await;
+    ids.truncate(2);
+    let relay = relay(&store, &bus, "");
+    assert_eq!(relay.round().await.unwrap(), Round::Stuck);
+    assert_eq!(*bus.published.lock().unwrap(), ids);
+    // While it rests, others pass it in batches.
+    ids.push(fill(&store, &[("a.d", "1"), ("a.d", "2")]).await.remove(1));
+    assert_eq!(relay.round().await.unwrap(), Round::Sent);
+    assert_eq!(*bus.published.lock().unwrap(), ids);
+    assert_eq!(unsent(&store).await, 3);
+    // Once the bus takes it, what waited follows in order.
+    *bus.refused.lock().unwrap() = None;
+    relay.forget_claims().await.unwrap();
+    assert_eq!(relay.round().await.unwrap(), Round::Sent);
+    assert_eq!(unsent(&store).await, 0);
+}
+
+#[tokio::test]
 async fn what_another_holds_is_left_alone_with_all_that_follows_it() {
     let dir = TempDir::new().unwrap();
     let store = store(&dir).await;
