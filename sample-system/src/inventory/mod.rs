@@ -27,7 +27,10 @@ use crate::kit::idempotency::mismatch;
 use crate::kit::killpoint::KillPoints;
 use crate::kit::service::{RunError, Service};
 use crate::kit::store::{Store, Tx};
-use stock::{Line, Outcome};
+use stock::{Intake, Line, Outcome};
+
+/// Pieces in one delivery at most: no number of deliveries overflows the stock.
+const INTAKE_MAX: i64 = 1_000_000_000;
 
 #[derive(Clone)]
 struct App {
@@ -140,16 +143,18 @@ async fn intake(
         .get(IDEMPOTENCY_KEY)
         .and_then(|key| key.to_str().ok());
     let key = key.ok_or_else(|| ApiError::bad_request("`Idempotency-Key` is missing"))?;
-    if line.quantity < 1 {
-        return Err(ApiError::bad_request("`quantity` is at least 1"));
+    if !(1..=INTAKE_MAX).contains(&line.quantity) {
+        return Err(ApiError::bad_request(format!(
+            "`quantity` is 1 to {INTAKE_MAX}"
+        )));
     }
     let mut tx = app.store.begin().await?;
-    let new = stock::intake(&mut tx, key, &line).await?;
+    let intake = stock::intake(&mut tx, key, &line).await?;
     tx.commit().await?;
-    let status = if new {
-        StatusCode::CREATED
-    } else {
-        StatusCode::OK
+    let status = match intake {
+        Intake::New => StatusCode::CREATED,
+        Intake::Known => StatusCode::OK,
+        Intake::Other => return Err(mismatch()),
     };
     Ok((
         status,
@@ -182,5 +187,35 @@ impl Handler for Listener {
             }
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Running;
+
+    #[tokio::test]
+    async fn a_delivery_counts_once_under_its_key_and_no_other_hides_behind_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let nobody = [("BUS_URL", "http://127.0.0.1:9")];
+        let inventory = Running::start("inventory", dir.path(), &nobody).await;
+        let deliver = async |key, sku, quantity| {
+            let line = json!({ "sku": sku, "quantity": quantity });
+            inventory.post("/intake", key, line).await.0
+        };
+        assert_eq!(deliver("truck-1", "RARE", 7).await, 201);
+        assert_eq!(deliver("truck-1", "RARE", 7).await, 200);
+        assert_eq!(deliver("truck-1", "RARE", 8).await, 422);
+        assert_eq!(deliver("truck-1", "A1", 7).await, 422);
+        for overflowing in [0, INTAKE_MAX + 1, i64::MAX] {
+            assert_eq!(deliver("truck-2", "RARE", overflowing).await, 400);
+        }
+        let report = inventory.get("/internal/stock").await.1;
+        let rare = &report["stock"].as_array().unwrap()[5];
+        assert_eq!(
+            (&rare["sku"], &rare["available"]),
+            (&json!("RARE"), &json!(10))
+        );
     }
 }

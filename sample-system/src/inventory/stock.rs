@@ -88,6 +88,17 @@ pub(super) enum Outcome {
     Missing,
 }
 
+/// What became of a delivery from the warehouse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Intake {
+    /// It is in stock now.
+    New,
+    /// It came before.
+    Known,
+    /// Another delivery came under this id before.
+    Other,
+}
+
 struct Reservation {
     state: State,
     items: Vec<Line>,
@@ -224,11 +235,11 @@ pub(super) async fn commit(
     }
 }
 
-/// New stock from the warehouse, once per `id`; answers whether it was new.
+/// New stock from the warehouse, once per `id`.
 ///
 /// # Errors
 /// The store's.
-pub(super) async fn intake(tx: &mut Tx, id: &str, line: &Line) -> Result<bool, StoreError> {
+pub(super) async fn intake(tx: &mut Tx, id: &str, line: &Line) -> Result<Intake, StoreError> {
     let insert = sql(
         "INSERT INTO intakes (id, sku, quantity, at) VALUES ($1, $2, $3, $4)
          ON CONFLICT DO NOTHING",
@@ -239,7 +250,10 @@ pub(super) async fn intake(tx: &mut Tx, id: &str, line: &Line) -> Result<bool, S
         .bind(line.quantity)
         .bind(wall_ms());
     if tx.execute(insert).await? == 0 {
-        return Ok(false);
+        let same = sql("SELECT 1 AS one FROM intakes WHERE id = $1 AND sku = $2 AND quantity = $3");
+        let same = same.bind(id).bind(line.sku.as_str()).bind(line.quantity);
+        let known = tx.row(same).await?.is_some();
+        return Ok(if known { Intake::Known } else { Intake::Other });
     }
     stock_product(tx, &line.sku).await?;
     let update = sql(
@@ -248,7 +262,7 @@ pub(super) async fn intake(tx: &mut Tx, id: &str, line: &Line) -> Result<bool, S
     );
     tx.execute(update.bind(line.quantity).bind(line.sku.as_str()))
         .await?;
-    Ok(true)
+    Ok(Intake::New)
 }
 
 /// Makes sure that a product has a row, without any stock.

@@ -108,13 +108,14 @@ async fn short_stock_holds_nothing_of_any_line() {
 #[tokio::test]
 async fn an_intake_counts_once() {
     let (_dir, store) = store().await;
-    for new in [true, false] {
+    for expected in [Intake::New, Intake::Known] {
         let mut tx = store.begin().await.unwrap();
         let line = Line {
             sku: "RARE".into(),
             quantity: 7,
         };
-        assert_eq!(intake(&mut tx, "truck-1", &line).await.unwrap(), new);
+        let intake = intake(&mut tx, "truck-1", &line).await.unwrap();
+        assert_eq!(intake, expected);
         tx.commit().await.unwrap();
     }
     assert_eq!(available(&store, "RARE").await, 10);
