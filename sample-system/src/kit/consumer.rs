@@ -3,7 +3,8 @@
 //! Inbox row, effect, further events and ledger row are one transaction; the message is acknowledged
 //! after its commit. Killed in between, the message comes again and the inbox knows it. A transient
 //! failure is tried again after 0.2, 1, then 5 s and dies at the fifth delivery (not when it is our own
-//! database that is locked or slow: that goes on for ever); an unreadable event dies at once. Both keep their reason.
+//! database that is locked, slow or sick: that goes on for ever); an unreadable event dies at once. Both
+//! keep their reason.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,14 +40,10 @@ pub enum HandleError {
 }
 
 impl HandleError {
-    /// Whether the event may be what is wrong. A database of ours that is locked or slow is no reason to
-    /// give up an event, however long it lasts.
+    /// Whether the event may be what is wrong. An outage of our own database is no reason to give up an
+    /// event, however long it lasts.
     fn may_be_the_event(&self) -> bool {
-        let ours = matches!(
-            self,
-            Self::Store(StoreError::Busy | StoreError::TimedOut(..) | StoreError::Killed(_))
-        );
-        !ours
+        !matches!(self, Self::Store(error) if error.is_outage())
     }
 }
 

@@ -14,7 +14,8 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use sqlx::any::{AnyArguments, AnyPoolOptions, install_default_drivers};
-use sqlx::{Any, AnyPool, Transaction};
+use sqlx::error::ErrorKind;
+use sqlx::{Any, AnyPool, Connection, Transaction};
 use tokio::sync::Notify;
 
 pub use sqlx::Row as RowExt;
@@ -66,6 +67,19 @@ pub enum StoreError {
     /// Anything else.
     #[error("database: {0}")]
     Database(sqlx::Error),
+}
+
+impl StoreError {
+    /// Whether the database is what is wrong, locked, slow or sick, and not what was to be written.
+    pub(crate) fn is_outage(&self) -> bool {
+        match self {
+            Self::TimedOut(..) | Self::Busy | Self::Killed(_) => true,
+            Self::Unique | Self::Corrupt(_) => false,
+            Self::Database(sqlx::Error::Database(cause)) => cause.kind() == ErrorKind::Other,
+            Self::Database(sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. }) => false,
+            Self::Database(_) => true,
+        }
+    }
 }
 
 impl From<sqlx::Error> for StoreError {
@@ -297,6 +311,12 @@ async fn pool(url: &str, size: u32, synchronous: &'static str) -> Result<AnyPool
         .max_connections(size)
         .acquire_timeout(ACQUIRE)
         .test_before_acquire(false)
+        // When SQLite itself gives a transaction up (the disk is full, say), sqlx's count of open
+        // transactions stays behind and the connection never begins another: it makes way for a new one.
+        .before_acquire(|connection, _| {
+            let fresh = !connection.is_in_transaction();
+            Box::pin(async move { Ok(fresh) })
+        })
         .after_connect(move |connection, _| {
             Box::pin(async move {
                 sqlx::query("PRAGMA journal_mode = WAL")

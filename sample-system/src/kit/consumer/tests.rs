@@ -25,6 +25,10 @@ impl Handler for Effect {
         Box::pin(async move {
             let insert = sql("INSERT INTO effects (event_id) VALUES ($1)").bind(&event.id);
             tx.execute(insert).await?;
+            if event.kind == "a.unfit" {
+                let insert = sql("INSERT INTO effects (event_id) VALUES (NULL)");
+                tx.execute(insert).await?;
+            }
             if event.kind == "a.poison" {
                 return Err(HandleError::Poison("cannot be".to_owned()));
             }
@@ -186,6 +190,24 @@ async fn an_outage_of_the_own_database_kills_no_event() {
         bench.deliver(&consumer, &event("a.b"), 51).await,
         Said::Ack("t".to_owned())
     );
+}
+
+#[tokio::test]
+async fn a_sick_database_kills_no_event_and_a_broken_rule_does() {
+    let bench = Bench::new().await;
+    let consumer = bench.consumer(0, "");
+    let said = bench.deliver(&consumer, &event("a.unfit"), 5).await;
+    let Said::Dead(_, reason) = said else {
+        panic!("{said:?}")
+    };
+    assert!(reason.contains("NOT NULL"), "{reason}");
+    bench
+        .store
+        .execute(sql("DROP TABLE effects"))
+        .await
+        .unwrap();
+    let said = bench.deliver(&consumer, &event("a.a"), 50).await;
+    assert_eq!(said, Said::Nack("t".to_owned(), 5_000));
 }
 
 #[tokio::test]

@@ -32,6 +32,18 @@ async fn a_dropped_transaction_changes_nothing() {
 }
 
 #[tokio::test]
+async fn after_a_transaction_that_the_database_gave_up_the_next_one_writes() {
+    let dir = TempDir::new().unwrap();
+    let store = store(&dir).await;
+    store.execute(insert("a")).await.unwrap();
+    // A full disk does the same to a commit.
+    let lost = store.execute(sql("INSERT OR ROLLBACK INTO things (id) VALUES ('a')"));
+    assert!(matches!(lost.await, Err(StoreError::Unique)));
+    store.execute(insert("b")).await.unwrap();
+    assert_eq!(things(&store).await, 2);
+}
+
+#[tokio::test]
 async fn what_was_committed_is_there_when_the_file_is_opened_again() {
     let dir = TempDir::new().unwrap();
     store(&dir).await.execute(insert("a")).await.unwrap();
