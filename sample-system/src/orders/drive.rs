@@ -148,8 +148,7 @@ impl Run {
     /// One attempt at a step: start on disk, call, end in memory (on disk with whatever comes
     /// next).
     async fn attempt(&mut self, step: Step) -> Result<Option<Driven>, DriveError> {
-        self.note(step, Phase::Start, None);
-        self.save(Some(step), wall_ms() + AT_WORK_MS, 0).await?;
+        self.start(step, Phase::Start).await?;
         self.shop
             .killpoints
             .reach("saga.after_start_log")
@@ -212,8 +211,7 @@ impl Run {
 
     /// One attempt to undo a step; tried for ever.
     async fn undo(&mut self, step: Step) -> Result<Option<Driven>, DriveError> {
-        self.note(step, Phase::UndoStart, None);
-        self.save(Some(step), wall_ms() + AT_WORK_MS, 0).await?;
+        self.start(step, Phase::UndoStart).await?;
         self.shop
             .killpoints
             .reach("saga.mid_undo")
@@ -252,17 +250,32 @@ impl Run {
 
     /// Leaves the saga for later, further away with each attempt.
     async fn park(&mut self, step: Step) -> Result<Driven, DriveError> {
-        let standing = self.record.saga.standing(step);
+        let tries = self.tries(step);
+        if tries >= STUCK_AFTER {
+            tracing::error!(order = %self.record.id, tries, "saga is stuck; still trying");
+        }
         let compensating = self.record.saga.mode == Mode::Compensating;
-        let tries = if compensating {
-            standing.undo_tries
-        } else {
-            standing.tries
-        };
         let for_ever = compensating || self.record.saga.past_pivot();
         self.save(Some(step), wall_ms() + pause_ms(tries, for_ever), tries)
             .await?;
         Ok(Driven::Parked)
+    }
+
+    /// Commits that a try begins. Until it is over, the saga counts as often tried, and as stuck, as
+    /// before.
+    async fn start(&mut self, step: Step, phase: Phase) -> Result<(), DriveError> {
+        let tries = self.tries(step);
+        self.note(step, phase, None);
+        self.save(Some(step), wall_ms() + AT_WORK_MS, tries).await
+    }
+
+    /// How often a step was tried in the direction in which the saga goes.
+    fn tries(&self, step: Step) -> i64 {
+        let standing = self.record.saga.standing(step);
+        match self.record.saga.mode {
+            Mode::Compensating => standing.undo_tries,
+            _ => standing.tries,
+        }
     }
 
     fn note(&mut self, step: Step, phase: Phase, error: Option<String>) {
@@ -297,9 +310,6 @@ impl Run {
             attempts: tries,
             stuck: tries >= STUCK_AFTER,
         };
-        if change.stuck {
-            tracing::error!(order = %self.record.id, tries, "saga is stuck; still trying");
-        }
         let mut tx = shop.store.begin().await?;
         if !ledger::save(&mut tx, &self.record, &self.entries, change, &shop.worker).await? {
             return Err(DriveError::Conflict);
@@ -352,5 +362,48 @@ pub(super) async fn publish_unsafely(shop: &Shop, events: &[Event]) {
         && let Err(error) = shop.bus.publish(events).await
     {
         tracing::error!(%error, "event was not published");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::kit::store::{RowExt, Store, sql};
+    use crate::testing::{Running, eventually};
+
+    #[tokio::test]
+    async fn a_try_that_begins_does_not_forget_how_often_it_was_tried() {
+        let dir = tempfile::tempdir().unwrap();
+        let callees = ["USERS", "CATALOG", "INVENTORY", "PAYMENTS", "BUS"];
+        let links = callees.map(|callee| format!("{callee}_URL"));
+        let mut environment: Vec<(&str, &str)> = links
+            .iter()
+            .map(|link| (link.as_str(), "http://127.0.0.1:9"))
+            .collect();
+        environment.extend([
+            ("SHOP_PAYMENT_DEADLINE_MS", "600000"),
+            ("SHOP_KILLPOINT", "saga.after_start_log:2:fail"),
+        ]);
+        let orders = Running::start("orders", dir.path(), &environment).await;
+        let place = reqwest::Client::builder().no_proxy().build().unwrap();
+        let place = place.post(format!("{}/orders", orders.url));
+        let place = place
+            .header("x-user-id", "u1")
+            .header("idempotency-key", "k1");
+        let wish = json!({ "sku": "A1" });
+        let placed = place.header("prefer", "wait=0").json(&wish).send().await;
+        assert_eq!(placed.unwrap().status(), 202);
+        let url = format!("sqlite://{}", dir.path().join("orders.db").display());
+        let store = Store::open(&url, &[]).await.unwrap();
+        let count = async |select| -> i64 {
+            let row = store.row(sql(select)).await.unwrap().unwrap();
+            row.try_get("n").unwrap()
+        };
+        eventually("the second try begins", async || {
+            count("SELECT count(*) AS n FROM saga_log WHERE phase = 'START'").await == 2
+        })
+        .await;
+        assert_eq!(count("SELECT attempts AS n FROM saga").await, 1);
     }
 }
