@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::breaker::State as BreakerState;
 use super::bus::Bus;
+use super::clock::mono_ns;
 use super::error::ApiError;
 use super::evidence::{Evidence, Page, require_token, row_json};
 use super::health::document;
@@ -131,6 +132,7 @@ async fn breakers(
 ) -> Json<Value> {
     let edges = lock(&shared.edges).clone();
     let wanted = |link: &str| query.link.as_deref().is_none_or(|wanted| wanted == link);
+    let until = i64::try_from(mono_ns()).unwrap_or(i64::MAX);
     let mut states = Vec::new();
     let mut rows = Vec::new();
     for view in edges
@@ -150,12 +152,18 @@ async fn breakers(
         }
         states.push(view);
     }
-    rows.retain(|(cursor, _)| *cursor > page.after);
-    rows.sort_by_key(|(cursor, _)| *cursor);
-    rows.truncate(usize::try_from(page.limit).unwrap_or(usize::MAX));
-    let mut answer = evidence(&shared).page("transitions", rows);
+    let mut answer = evidence(&shared).page("transitions", one_list(rows, until, page));
     answer["breakers"] = json!(states);
     answer
+}
+
+/// The page of `rows`, which were read after `until`. Younger ones are left for the next page: a breaker
+/// that was read before may have changed just before them, and their cursor would skip that.
+fn one_list(mut rows: Vec<(i64, Value)>, until: i64, page: Page) -> Vec<(i64, Value)> {
+    rows.retain(|(cursor, _)| page.after < *cursor && *cursor <= until);
+    rows.sort_by_key(|(cursor, _)| *cursor);
+    rows.truncate(usize::try_from(page.limit).unwrap_or(usize::MAX));
+    rows
 }
 
 async fn outbox_backlog(State(shared): App) -> Result<Json<Value>, ApiError> {
@@ -257,4 +265,22 @@ async fn replay(State(shared): App) -> Result<Json<Value>, ApiError> {
         replayed += count.map_err(|error| ApiError::unavailable("bus", error.to_string()))?;
     }
     Ok(evidence(&shared).answer(json!({ "replayed": replayed })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_while_breakers_are_read_is_left_for_the_next_page() {
+        let rows = |cursors: &[i64]| cursors.iter().map(|n| (*n, json!(n))).collect();
+        let page = |rows, until, after| -> Vec<i64> {
+            let rows = one_list(rows, until, Page { after, limit: 9 });
+            rows.into_iter().map(|(cursor, _)| cursor).collect()
+        };
+        // The first breaker was read before it changed at 31, the second after it changed at 32.
+        let first = page(rows(&[5, 12, 32]), 30, 5);
+        assert_eq!(first, [12]);
+        assert_eq!(page(rows(&[5, 31, 12, 32]), 60, 12), [31, 32]);
+    }
 }
