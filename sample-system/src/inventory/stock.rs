@@ -3,7 +3,8 @@
 //!
 //! A reservation is its own idempotency record: its state says what was done, so a repeated request
 //! finds the answer there. A release that arrives before its reserve leaves a `TOMBSTONE`, which
-//! refuses the late one; otherwise stock would be held for an order that nobody remembers. The
+//! refuses the late one; otherwise stock would be held for an order that nobody remembers. So does a
+//! refusal for want of stock: an earlier try of the same request may still be on its way. The
 //! database refuses negative stock.
 
 use serde::{Deserialize, Serialize};
@@ -52,7 +53,7 @@ pub(super) enum State {
     Released,
     /// It was sold.
     Committed,
-    /// It was released before it ever came: it may not come any more.
+    /// It was released before it ever came, or refused: it may not come any more.
     Tombstone,
 }
 
@@ -118,7 +119,7 @@ async fn find(tx: &mut Tx, order_id: &str) -> Result<Option<Reservation>, StoreE
     }))
 }
 
-/// Holds stock for an order: all lines or none.
+/// Holds stock for an order: all lines or none, and none for ever once it was refused.
 ///
 /// # Errors
 /// The store's.
@@ -136,6 +137,7 @@ pub(super) async fn reserve(
         });
     }
     if let Some(short) = first_short(tx, items).await? {
+        write(tx, order_id, State::Tombstone, &[], 1).await?;
         announce(tx, "inventory.rejected", order_id, 1, items, context).await?;
         return Ok(Outcome::Short(short));
     }

@@ -106,6 +106,19 @@ async fn short_stock_holds_nothing_of_any_line() {
 }
 
 #[tokio::test]
+async fn an_earlier_try_that_arrives_after_a_refusal_holds_nothing() {
+    let (_dir, store) = store().await;
+    let refused = Outcome::Short("RARE".into());
+    assert_eq!(ask(&store, "o1", Ask::Reserve, 4).await, refused);
+    let mut tx = store.begin().await.unwrap();
+    intake(&mut tx, "truck-1", &rare(1)[0]).await.unwrap();
+    tx.commit().await.unwrap();
+    let refused = Outcome::Conflict(State::Tombstone);
+    assert_eq!(ask(&store, "o1", Ask::Reserve, 4).await, refused);
+    assert_eq!(available(&store, "RARE").await, 4);
+}
+
+#[tokio::test]
 async fn an_intake_counts_once() {
     let (_dir, store) = store().await;
     for expected in [Intake::New, Intake::Known] {
