@@ -7,7 +7,7 @@ use crate::kit::clock::wall_ms;
 use crate::kit::context::Context;
 use crate::kit::event::Event;
 use crate::kit::outbox;
-use crate::kit::store::{Row, RowExt, Store, StoreError, sql};
+use crate::kit::store::{Row, RowExt, Store, StoreError, Tx, sql};
 
 /// The tables.
 pub(super) const TABLES: &[&str] = &[
@@ -55,12 +55,12 @@ pub(super) struct NewUser {
     pub(super) tier: &'static str,
 }
 
-/// Adds a user and announces it, in one transaction.
+/// Adds a user and announces it.
 ///
 /// # Errors
 /// [`StoreError::Unique`] when the e-mail address is taken; any other of the store.
 pub(super) async fn create(
-    store: &Store,
+    tx: &mut Tx,
     new: NewUser,
     password_hash: &str,
     context: &Context,
@@ -73,7 +73,6 @@ pub(super) async fn create(
         roles: new.roles.to_owned(),
         tier: new.tier.to_owned(),
     };
-    let mut tx = store.begin().await?;
     let insert = sql(
         "INSERT INTO users (id, email, name, phone, password_hash, roles, tier, created_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -89,12 +88,8 @@ pub(super) async fn create(
         .bind(&user.tier);
     tx.execute(insert.bind(wall_ms())).await?;
     let data = json!({ "user_id": user.id, "email": user.email, "name": user.name });
-    outbox::put(
-        &mut tx,
-        &Event::new("user.created", &user.id, 1, context, data),
-    )
-    .await?;
-    tx.commit().await?;
+    let event = Event::new("user.created", &user.id, 1, context, data);
+    outbox::put(tx, &event).await?;
     Ok(user)
 }
 
@@ -140,14 +135,13 @@ fn user(row: &Row) -> Result<User, StoreError> {
 /// # Errors
 /// The store's.
 pub(super) async fn keep_refresh(
-    store: &Store,
+    tx: &mut Tx,
     user_id: &str,
     digest: &str,
 ) -> Result<(), StoreError> {
     let insert =
         sql("INSERT INTO refresh_tokens (digest, user_id, created_at) VALUES ($1, $2, $3)");
-    store
-        .execute(insert.bind(digest).bind(user_id).bind(wall_ms()))
+    tx.execute(insert.bind(digest).bind(user_id).bind(wall_ms()))
         .await
         .map(drop)
 }
@@ -156,19 +150,21 @@ pub(super) async fn keep_refresh(
 ///
 /// # Errors
 /// The store's.
-pub(super) async fn spend_refresh(
-    store: &Store,
-    digest: &str,
-) -> Result<Option<String>, StoreError> {
-    let mut tx = store.begin().await?;
+pub(super) async fn spend_refresh(tx: &mut Tx, digest: &str) -> Result<Option<User>, StoreError> {
     let spend = sql("UPDATE refresh_tokens SET spent_at = $1
          WHERE digest = $2 AND spent_at IS NULL AND created_at > $3 RETURNING user_id");
     let now = wall_ms();
     let row = tx
         .row(spend.bind(now).bind(digest).bind(now - REFRESH_MS))
         .await?;
-    tx.commit().await?;
-    row.map(|row| Ok(row.try_get("user_id")?)).transpose()
+    let Some(row) = row else {
+        return Ok(None);
+    };
+    let select = sql("SELECT * FROM users WHERE id = $1");
+    let row = tx
+        .row(select.bind(row.try_get::<String, _>("user_id")?))
+        .await?;
+    row.as_ref().map(user).transpose()
 }
 
 #[cfg(test)]
@@ -197,7 +193,11 @@ mod tests {
         let (_dir, store) = store().await;
         let tries = (0..20).map(|_| {
             let store = store.clone();
-            tokio::spawn(async move { create(&store, ann(), "h", &Context::background()).await })
+            tokio::spawn(async move {
+                let mut tx = store.begin().await?;
+                create(&mut tx, ann(), "h", &Context::background()).await?;
+                tx.commit().await
+            })
         });
         let mut created = 0;
         for attempt in futures_util::future::join_all(tries).await {
@@ -212,11 +212,12 @@ mod tests {
     #[tokio::test]
     async fn a_refresh_token_works_once() {
         let (_dir, store) = store().await;
-        keep_refresh(&store, "u1", "d").await.unwrap();
-        assert_eq!(
-            spend_refresh(&store, "d").await.unwrap().as_deref(),
-            Some("u1")
-        );
-        assert_eq!(spend_refresh(&store, "d").await.unwrap(), None);
+        let mut tx = store.begin().await.unwrap();
+        let created = create(&mut tx, ann(), "h", &Context::background()).await;
+        let id = created.unwrap().id;
+        keep_refresh(&mut tx, &id, "d").await.unwrap();
+        let first = spend_refresh(&mut tx, "d").await.unwrap();
+        assert_eq!(first.map(|user| user.id), Some(id));
+        assert!(spend_refresh(&mut tx, "d").await.unwrap().is_none());
     }
 }

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use crate::kit::context::Context;
 use crate::kit::error::ApiError;
 use crate::kit::service::{RunError, Service};
-use crate::kit::store::{Store, StoreError};
+use crate::kit::store::{Store, StoreError, Tx};
 use accounts::{NewUser, User};
 use secret::Hasher;
 use token::Tokens;
@@ -88,8 +88,10 @@ async fn seed(app: &App) -> Result<(), StoreError> {
             roles,
             tier,
         };
-        match accounts::create(&app.store, new, &hash, &Context::background()).await {
-            Ok(_) | Err(StoreError::Unique) => {}
+        let mut tx = app.store.begin().await?;
+        match accounts::create(&mut tx, new, &hash, &Context::background()).await {
+            Ok(_) => tx.commit().await?,
+            Err(StoreError::Unique) => {}
             Err(error) => return Err(error),
         }
     }
@@ -150,7 +152,9 @@ async fn register(
         roles,
         tier,
     };
-    let user = match accounts::create(&app.store, new, &hash, &context).await {
+    let fresh = Fresh::make(&app).await?;
+    let mut tx = app.store.begin().await?;
+    let user = match accounts::create(&mut tx, new, &hash, &context).await {
         Err(StoreError::Unique) => {
             return Err(ApiError::conflict(
                 "exists",
@@ -159,15 +163,36 @@ async fn register(
         }
         other => other?,
     };
-    let (token, refresh_token) = issue(&app, &user).await?;
+    let (token, refresh_token) = issue(&app, &mut tx, &user, fresh).await?;
+    tx.commit().await?;
     let body = json!({
         "success": true, "user": user.shown(), "token": token, "refresh_token": refresh_token,
     });
     Ok((StatusCode::CREATED, Json(body)).into_response())
 }
 
-/// A token, and the refresh token that follows it.
-async fn issue(app: &App, user: &User) -> Result<(String, String), ApiError> {
+/// A refresh token that nobody has yet, and what is kept of it.
+struct Fresh {
+    token: String,
+    digest: String,
+}
+
+impl Fresh {
+    /// Waits for its turn to hash, so it comes before the transaction that keeps the token.
+    async fn make(app: &App) -> Result<Self, ApiError> {
+        let token = secret::random();
+        let digest = app.hasher.digest(token.clone()).await?;
+        Ok(Self { token, digest })
+    }
+}
+
+/// A token, and the refresh token that follows it, which is kept in `tx`.
+async fn issue(
+    app: &App,
+    tx: &mut Tx,
+    user: &User,
+    fresh: Fresh,
+) -> Result<(String, String), ApiError> {
     let token = app.tokens.issue(user).map_err(|error| {
         tracing::error!(%error, "token could not be signed");
         ApiError::new(
@@ -176,10 +201,8 @@ async fn issue(app: &App, user: &User) -> Result<(String, String), ApiError> {
             "no token could be made",
         )
     })?;
-    let refresh = secret::random();
-    let digest = app.hasher.digest(refresh.clone()).await?;
-    accounts::keep_refresh(&app.store, &user.id, &digest).await?;
-    Ok((token, refresh))
+    accounts::keep_refresh(tx, &user.id, &fresh.digest).await?;
+    Ok((token, fresh.token))
 }
 
 #[derive(Deserialize)]
@@ -194,7 +217,10 @@ async fn login(State(app): State<App>, Json(body): Json<Login>) -> Result<Json<V
     let right = app.hasher.verify(body.password, hash).await?;
     let user = found.filter(|_| right).map(|(user, _)| user);
     let user = user.ok_or_else(|| denied("e-mail address or password is wrong"))?;
-    let (token, refresh_token) = issue(&app, &user).await?;
+    let fresh = Fresh::make(&app).await?;
+    let mut tx = app.store.begin().await?;
+    let (token, refresh_token) = issue(&app, &mut tx, &user, fresh).await?;
+    tx.commit().await?;
     Ok(Json(
         json!({ "token": token, "refresh_token": refresh_token, "user": user.shown() }),
     ))
@@ -214,11 +240,12 @@ async fn refresh(
     Json(body): Json<Refresh>,
 ) -> Result<Json<Value>, ApiError> {
     let digest = app.hasher.digest(body.refresh_token).await?;
-    let user_id = accounts::spend_refresh(&app.store, &digest).await?;
-    let user_id = user_id.ok_or_else(|| denied("the refresh token is spent or unknown"))?;
-    let user = accounts::by_id(&app.store, &user_id).await?;
-    let user = user.ok_or_else(|| denied("the user is gone"))?;
-    let (token, refresh_token) = issue(&app, &user).await?;
+    let fresh = Fresh::make(&app).await?;
+    let mut tx = app.store.begin().await?;
+    let user = accounts::spend_refresh(&mut tx, &digest).await?;
+    let user = user.ok_or_else(|| denied("the refresh token is spent or unknown"))?;
+    let (token, refresh_token) = issue(&app, &mut tx, &user, fresh).await?;
+    tx.commit().await?;
     Ok(Json(
         json!({ "token": token, "refresh_token": refresh_token }),
     ))
@@ -245,6 +272,7 @@ async fn profile(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kit::store::sql;
 
     fn register(email: &str, name: &str, phone: Option<&str>) -> Register {
         Register {
@@ -273,5 +301,44 @@ mod tests {
                 .check()
                 .is_ok()
         );
+    }
+
+    #[tokio::test]
+    async fn a_registration_or_a_refresh_that_fails_has_done_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/users.db", dir.path().display());
+        let store = Store::open(&url, accounts::TABLES).await.unwrap();
+        let (hasher, tokens) = (Hasher::new(), Arc::new(Tokens::new("secret")));
+        let app = App {
+            store: store.clone(),
+            hasher,
+            tokens,
+        };
+        let full = || {
+            store.execute(sql("CREATE TRIGGER full BEFORE INSERT ON refresh_tokens
+                 BEGIN SELECT RAISE(ABORT, 'no room'); END"))
+        };
+        let emptied = || store.execute(sql("DROP TRIGGER full"));
+        let sign_up = async || {
+            let ann = Json(register("a@x.test", "Ann", None));
+            super::register(State(app.clone()), Context::background(), ann).await
+        };
+        full().await.unwrap();
+        assert_eq!(sign_up().await.unwrap_err().status, 500);
+        emptied().await.unwrap();
+        assert_eq!(sign_up().await.unwrap().status(), 201);
+
+        let again = async |token: &str| {
+            let refresh_token = token.to_owned();
+            refresh(State(app.clone()), Json(Refresh { refresh_token })).await
+        };
+        let (email, password) = ("a@x.test".to_owned(), "long enough".to_owned());
+        let body = login(State(app.clone()), Json(Login { email, password })).await;
+        let token = body.unwrap()["refresh_token"].as_str().unwrap().to_owned();
+        full().await.unwrap();
+        assert_eq!(again(&token).await.unwrap_err().status, 500);
+        emptied().await.unwrap();
+        assert!(again(&token).await.is_ok());
+        assert_eq!(again(&token).await.unwrap_err().status, 401);
     }
 }
